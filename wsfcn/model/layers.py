@@ -1,0 +1,74 @@
+"""Layers shared by backbones and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Features:
+    """Two feature levels of a backbone.
+
+    low: (B, C_low, ceil(H/4), ceil(W/4)); high: (B, C_high, ceil(H/8), ceil(W/8)).
+    """
+
+    low: Tensor
+    high: Tensor
+
+
+class FixedStatsBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that always uses its running statistics, also in train mode.
+
+    WS-FCN keeps the ImageNet statistics of its backbone, and the initial ones (mean 0,
+    variance 1) of its context module, for the whole training. Affine weights may still train.
+    """
+
+    def train(self, mode: bool = True) -> FixedStatsBatchNorm2d:
+        super().train(False)
+        return self
+
+
+def freeze(modules: Iterable[nn.Module]) -> None:
+    """Stop gradients for every parameter of the modules."""
+    for module in modules:
+        module.requires_grad_(False)
+
+
+def freeze_batch_norms(backbone: nn.Module) -> None:
+    """Freeze the affine weights of every batch norm (their statistics are fixed by class)."""
+    freeze(m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def conv_bn(
+    inputs: int, outputs: int, kernel: int = 1, *, dilation: int = 1, fixed_stats: bool = False
+) -> nn.Sequential:
+    """Bias-free, size-keeping convolution followed by batch norm (no activation)."""
+    norm = FixedStatsBatchNorm2d if fixed_stats else nn.BatchNorm2d
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
+        norm(outputs),
+    )
+
+
+def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
+    """Bilinear resize of (B, C, h, w) to (B, C, *size)."""
+    if x.shape[-2:] == tuple(size):
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def init_kaiming(module: nn.Module) -> None:
+    """Kaiming-normal convolutions (fan-in, gain sqrt 2) with zero bias; batch norms 1 and 0."""
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+        elif isinstance(m, nn.BatchNorm2d) and m.affine:
+            nn.init.ones_(m.weight)
+            nn.init.zeros_(m.bias)

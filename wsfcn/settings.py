@@ -1,0 +1,91 @@
+"""Frozen, validated settings: the base of recipes, protocols and notebook parameters."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class SettingsError(ValueError):
+    """A settings name or value that is not allowed; the message names field, value and range."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Settings(BaseModel):
+    """Immutable settings that refuse unknown names.
+
+    >>> from wsfcn import recipes
+    >>> recipes.lite_scenes().change({"train.epochs": 3}).train.epochs
+    3
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(*explain(error, type(self))) from None
+
+    def change(self, changes: dict[str, Any]) -> Self:
+        """A validated copy with some fields changed; dots reach into nested settings.
+
+        Raises SettingsError for a name that does not exist or a value out of range.
+        """
+        values = self.model_dump()
+        for name, value in changes.items():
+            place, model = values, type(self)
+            *groups, last = name.split(".")
+            for group in groups:
+                child = _field(name, group, model)
+                if not (isinstance(child, type) and issubclass(child, Settings)):
+                    raise SettingsError(f"{name}: {group} is a single value, not a group")
+                place, model = place[group], child
+            _field(name, last, model)
+            place[last] = value.model_dump() if isinstance(value, Settings) else value
+        return type(self)(**values)
+
+
+def _field(name: str, part: str, model: type[BaseModel]) -> Any:
+    """The annotation of a field of the model."""
+    if part not in model.model_fields:
+        raise SettingsError(_unknown(name, part, model))
+    return model.model_fields[part].annotation
+
+
+def _unknown(name: str, part: str, model: type[BaseModel]) -> str:
+    near = difflib.get_close_matches(part, model.model_fields, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(model.model_fields)}"
+    return f"{name}: no such setting; {hint}"
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line per problem: dotted field, what is allowed, what was given."""
+    lines = []
+    for problem in error.errors():
+        field = ".".join(str(part) for part in problem["loc"])
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, SettingsError):  # raised by settings nested in this field
+            lines += [f"{field}.{line}" for line in cause.problems]
+        elif problem["type"] == "extra_forbidden":
+            lines.append(_unknown(field, str(problem["loc"][-1]), _owner(model, problem["loc"])))
+        elif problem["type"] == "value_error":  # our own validators name the field themselves
+            lines.append(f"{field}.{cause}" if field else str(cause))
+        else:
+            lines.append(f"{field}: {problem['msg']} (got {problem['input']!r:.80})")
+    return lines
+
+
+def _owner(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        child = field.annotation if field else None
+        if not (isinstance(child, type) and issubclass(child, BaseModel)):
+            break
+        model = child
+    return model
