@@ -108,7 +108,9 @@ class Train(Settings):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0, le=1)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    views: int = Field(0, ge=0, description="augmented views an image whose features are cached; 0: none")
+    views: int = Field(
+        0, ge=0, description="augmented views an image whose features are cached; 0: none"
+    )
     workers: int = Field(0, ge=0, le=64, description="data loading processes")
     seed: int = Field(0, ge=0)
 

@@ -1,0 +1,1 @@
+"""The network, one file a part, named as in the paper."""

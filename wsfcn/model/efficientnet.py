@@ -11,7 +11,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Features, FixedStatsBatchNorm2d, freeze, freeze_batch_norms
+from .layers import Features, FixedStatsBatchNorm2d, folded, freeze, freeze_batch_norms
 
 # kernel, repeats, input, output, expansion, stride: the seven stages of EfficientNet-B0.
 STAGES = (
@@ -68,9 +68,9 @@ class MBConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x
         if self.expands:
-            y = F.relu6(self._bn0(self._expand_conv(y)))
-        y = F.relu6(self._bn1(self._depthwise_conv(y)))
-        y = self._bn2(self._project_conv(y))
+            y = F.relu6(folded(self._expand_conv, self._bn0, y), inplace=True)
+        y = F.relu6(folded(self._depthwise_conv, self._bn1, y), inplace=True)
+        y = folded(self._project_conv, self._bn2, y)
         return x + y if self.residual else y
 
 
@@ -128,7 +128,7 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, x: Tensor) -> Features:
         """x: (B, 3, H, W), normalised."""
-        x = F.relu6(self._bn0(self._conv_stem(x)))
+        x = F.relu6(folded(self._conv_stem, self._bn0, x), inplace=True)
         low = x
         for index, block in enumerate(self._blocks):
             x = block(x)
@@ -144,5 +144,5 @@ class EfficientNetLite(nn.Module):
         """
         if not self.has_classifier:
             raise ValueError("classify needs a backbone built with classifier=True")
-        final = F.relu6(self._bn1(self._conv_head(self.forward(x).high)))
+        final = F.relu6(folded(self._conv_head, self._bn1, self.forward(x).high))
         return self._fc(final.mean((2, 3))), final

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Stages = dict[str, Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,35 @@ def conv_bn(
         nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
         norm(outputs),
     )
+
+
+class PoolBranch(nn.Module):
+    """Image-level context: ReLU(BN(W avg X)) as one (B, width, 1, 1) vector to broadcast."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.project = conv_bn(inputs, width, fixed_stats=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.project(x.mean((2, 3), keepdim=True)))
+
+
+def folded(conv: nn.Conv2d, norm: FixedStatsBatchNorm2d, x: Tensor) -> Tensor:
+    """norm(conv(x)) as one convolution, which saves a pass over memory; gradients stay exact.
+
+    Possible because the norm's statistics never change. conv must have no bias.
+    """
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    weight = conv.weight * scale[:, None, None, None]
+    return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def note(stages: Stages, name: str, value: Tensor) -> Tensor:
+    """Keep an intermediate tensor under a name where stages are asked for; returns the tensor."""
+    if stages is not None:
+        stages[name] = value
+    return value
 
 
 def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
