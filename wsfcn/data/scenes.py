@@ -1,0 +1,215 @@
+"""Emoji scenes: objects with exact masks on grounds, and knobs for what makes the task hard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..recipes import Scenes
+from .artwork import Design, Split, designs, draw
+from .grounds import FAMILY_OF, grounds
+from .sample import IGNORE, VOC_CLASSES, Sample
+
+_SOLID = 0.9  # coverage from which a pixel belongs to an object; below 1 - _SOLID it does not
+_TRIES = 12  # places tried for an object before it is made smaller
+_SMALLEST = 8  # px; a smaller object would be all border
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An object of a scene. `box` is (left, top, right, bottom) in px.
+
+    `size`: longer side / side of the scene before rotation. `hidden`: share of its mask that
+    other objects cover.
+    """
+
+    design: Design
+    box: tuple[int, int, int, int]
+    size: float
+    hidden: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A sample and how it came about: its ground and its objects, the hindmost first.
+
+    `in_place` tells that the ground was chosen for the classes, not at random.
+    """
+
+    sample: Sample
+    ground: str
+    family: str
+    in_place: bool
+    objects: tuple[Placed, ...]
+
+
+class SceneSet:
+    """Scenes drawn on demand, the same for the same (settings, seed, split, index).
+
+    Any 20 scenes from a multiple of 20 on show every class that the artist drew at least once.
+    With probability `co_occurrence` a scene has the ground of its classes, and only classes of
+    that ground; otherwise ground and classes are independent. So a class comes with its own
+    ground with probability c + (1 - c) / families, and 0 means independence.
+
+    >>> scenes = SceneSet(Scenes(size=64), count=20, seed=0, split="val")
+    >>> scenes[3].image.shape, scenes[3].labels.shape
+    ((64, 64, 3), (20,))
+    """
+
+    classes: tuple[str, ...] = VOC_CLASSES
+
+    def __init__(self, settings: Scenes, count: int, seed: int, split: Split) -> None:
+        if split not in ("train", "val"):
+            raise ValueError(f"split: must be 'train' or 'val', not {split!r}")
+        if count < 1:
+            raise ValueError(f"count: must be at least 1, not {count}")
+        self.settings, self.count, self.seed, self.split = settings, count, seed, split
+        self._designs = {k: v for k, v in designs(settings.artwork, split).items() if v}
+        self._grounds = grounds(split)
+        draw(next(iter(self._designs.values()))[0], 64)  # a missing package is reported here
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.scene(index).sample
+
+    def scene(self, index: int) -> Scene:
+        """The sample together with its ground and its objects."""
+        if not -self.count <= index < self.count:
+            raise IndexError(f"scene {index} of {self.count}")
+        index %= self.count
+        settings, random = self.settings, _random(self.seed, self.split, 0, index)
+
+        main = self._main_class(index)
+        in_place = bool(random.random() < settings.co_occurrence)
+        at_random = list(self._grounds)[random.integers(len(self._grounds))]
+        family = FAMILY_OF[main] if in_place else at_random
+        choice = self._grounds[family]
+        ground = choice[random.integers(len(choice))]
+        at_home = [name for name in self._designs if FAMILY_OF[name] == family]
+        pool = at_home if in_place else list(self._designs)
+        count = int(random.integers(settings.objects[0], settings.objects[1] + 1))
+        names = [main, *(pool[random.integers(len(pool))] for _ in range(count - 1))]
+
+        canvas = _Canvas(ground.paint(settings.size, random))
+        for name in names:
+            options = self._designs[name]
+            canvas.place(options[random.integers(len(options))], settings, random)
+        image, mask = canvas.finish()
+        labels = np.zeros(len(self.classes), np.float32)
+        present = np.unique(mask)
+        labels[present[(present > 0) & (present < IGNORE)].astype(int) - 1] = 1
+        sample = Sample(f"{self.split}-{self.seed}-{index:06d}", image, labels, mask)
+        return Scene(sample, ground.name, family, in_place, canvas.placed())
+
+    def _main_class(self, index: int) -> str:
+        names = list(self._designs)
+        turn, place = divmod(index, len(names))
+        return names[_random(self.seed, self.split, 1, turn).permutation(len(names))[place]]
+
+
+def _random(seed: int, split: str, stream: int, index: int) -> np.random.Generator:
+    """A generator that depends on its key alone."""
+    key = [seed, 0 if split == "train" else 1, stream, index]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+
+class _Canvas:
+    """A picture on which objects are placed one over the other."""
+
+    def __init__(self, picture: NDArray) -> None:
+        self.picture = np.clip(picture, 0, 255).astype(np.float32)
+        self.side = picture.shape[0]
+        self.mask = np.zeros(picture.shape[:2], np.uint8)
+        self.owner = np.full(picture.shape[:2], -1, np.int16)
+        self.objects: list[tuple[Design, tuple[int, int, int, int], float, int]] = []
+
+    def place(self, design: Design, settings: Scenes, random: np.random.Generator) -> None:
+        """Put an object where it hides no other too much, smaller if need be, or leave it out."""
+        smallest, largest = settings.object_size
+        size = random.uniform(smallest, largest)
+        while True:
+            sprite = _sprite(design, max(_SMALLEST, round(size * self.side)), self.side, random)
+            coverage = np.asarray(sprite.getchannel("A"), np.float32) / 255
+            solid = coverage > 0.5
+            height, width = coverage.shape
+            for _ in range(_TRIES):
+                top = int(random.integers(self.side - height + 1))
+                left = int(random.integers(self.side - width + 1))
+                region = (slice(top, top + height), slice(left, left + width))
+                if self._room(region, solid, settings.occlusion):
+                    self._paint(region, np.asarray(sprite)[..., :3], coverage, design)
+                    self.owner[region][solid] = len(self.objects)
+                    box = (left, top, left + width, top + height)
+                    self.objects.append((design, box, size, int(solid.sum())))
+                    return
+            if size <= smallest:
+                return
+            size = max(smallest, 0.75 * size)
+
+    def _room(self, region: tuple[slice, slice], solid: NDArray, occlusion: float) -> bool:
+        owners = self.owner.copy()
+        owners[region][solid] = len(self.objects)
+        visible = np.bincount(owners[owners >= 0], minlength=len(self.objects) + 1)
+        return all(
+            visible[i] > 0 and 1 - visible[i] / total <= occlusion
+            for i, (*_, total) in enumerate(self.objects)
+        )
+
+    def _paint(
+        self, region: tuple[slice, slice], colours: NDArray, coverage: NDArray, design: Design
+    ) -> None:
+        under = self.picture[region]
+        under += coverage[..., None] * (colours - under)
+        labels = self.mask[region]
+        labels[coverage > 1 - _SOLID] = IGNORE
+        labels[coverage >= _SOLID] = VOC_CLASSES.index(design.class_name) + 1
+
+    def finish(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return np.rint(self.picture).astype(np.uint8), self.mask
+
+    def placed(self) -> tuple[Placed, ...]:
+        visible = np.bincount(self.owner[self.owner >= 0], minlength=len(self.objects))
+        return tuple(
+            Placed(design, box, size, 1 - visible[i] / total)
+            for i, (design, box, size, total) in enumerate(self.objects)
+        )
+
+
+def _sprite(design: Design, side: int, limit: int, random: np.random.Generator) -> Image.Image:
+    """The design at a size in px, mirrored and rotated a little, its colours slightly changed."""
+    master = draw(design, 1 << max(5, (side - 1).bit_length()))
+    if random.random() < 0.5:
+        master = _mirrored(design, max(master.size))
+    scale = side / max(master.size)
+    angle = random.uniform(-12, 12)
+    turned = master.rotate(angle, Image.Resampling.BILINEAR, expand=True)
+    scale = min(scale, limit / max(turned.size))
+    size = [max(1, round(length * scale)) for length in turned.size]
+    sprite = turned.resize((size[0], size[1]), Image.Resampling.HAMMING)
+    matrix = _colour_change(random.uniform(-0.12, 0.12), random.uniform(0.85, 1.1))
+    colours = sprite.convert("RGB").convert("RGB", matrix)
+    colours.putalpha(sprite.getchannel("A"))
+    return colours
+
+
+@lru_cache(maxsize=1024)
+def _mirrored(design: Design, side: int) -> Image.Image:
+    return draw(design, side).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def _colour_change(hue: float, brightness: float) -> tuple[float, ...]:
+    """The 3 x 4 matrix that turns RGB about the grey axis by `hue` rad and scales it."""
+    cos, sin = np.cos(hue), np.sin(hue) / np.sqrt(3)
+    same, other = (1 + 2 * cos) / 3, (1 - cos) / 3
+    rows = [
+        (same, other - sin, other + sin, 0),
+        (other + sin, same, other - sin, 0),
+        (other - sin, other + sin, same, 0),
+    ]
+    return tuple(float(brightness * value) for row in rows for value in row)

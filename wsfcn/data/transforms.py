@@ -1,0 +1,90 @@
+"""Training augmentation, keyed so that it depends on no worker and on no order."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+from torch import Tensor
+
+from ..recipes import Augment
+
+Pixels = NDArray[np.uint8]
+
+
+def rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator of one sample in one epoch. All three must be 0 or more."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, index])))
+
+
+def augment(
+    image: Pixels,
+    settings: Augment,
+    generator: np.random.Generator,
+    mask: Pixels | None = None,
+) -> tuple[Pixels, Pixels | None]:
+    """A random crop, resized to settings.crop, perhaps mirrored, its colours changed.
+
+    image (H, W, 3) uint8, mask (H, W) uint8 or None -> the same with H = W = settings.crop. The
+    crop covers a share `area` of the image with a log-uniform `aspect` (width / height); the
+    image is resized bicubically, the mask by nearest neighbour. Brightness, contrast and
+    saturation are multiplied by factors from [1 - x, 1 + x] and the hue is turned by at most
+    +-`hue` of the circle, always, in this order.
+    """
+    height, width = image.shape[:2]
+    left, top, right, bottom = _crop(width, height, settings, generator)
+    side = (settings.crop, settings.crop)
+    box = (left, top, right, bottom)
+    picture = Image.fromarray(image).resize(side, Image.Resampling.BICUBIC, box)
+    labels = None
+    if mask is not None:
+        labels = Image.fromarray(mask).resize(side, Image.Resampling.NEAREST, box)
+    if generator.random() < settings.flip:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if labels is not None:
+            labels = labels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    picture = _change_colours(picture, settings, generator)
+    return np.array(picture), None if labels is None else np.array(labels)
+
+
+def _crop(
+    width: int, height: int, settings: Augment, generator: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """A box of whole pixels; the largest of an allowed aspect where ten draws do not fit."""
+    low, high = (math.log(edge) for edge in settings.aspect)
+    for _ in range(10):
+        area = width * height * generator.uniform(*settings.area)
+        aspect = math.exp(generator.uniform(low, high))
+        across, down = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < across <= width and 0 < down <= height:
+            left = int(generator.integers(width - across + 1))
+            top = int(generator.integers(height - down + 1))
+            return left, top, left + across, top + down
+    aspect = min(max(width / height, settings.aspect[0]), settings.aspect[1])
+    across = min(width, max(1, round(height * aspect)))
+    down = min(height, max(1, round(width / aspect)))
+    left, top = (width - across) // 2, (height - down) // 2
+    return left, top, left + across, top + down
+
+
+def _change_colours(
+    picture: Image.Image, settings: Augment, generator: np.random.Generator
+) -> Image.Image:
+    for enhancer, strength in (
+        (ImageEnhance.Brightness, settings.brightness),
+        (ImageEnhance.Contrast, settings.contrast),
+        (ImageEnhance.Color, settings.saturation),
+    ):
+        picture = enhancer(picture).enhance(generator.uniform(1 - strength, 1 + strength))
+    turn = round(255 * generator.uniform(-settings.hue, settings.hue))
+    hue, saturation, value = picture.convert("HSV").split()
+    turned = Image.fromarray(np.asarray(hue) + np.uint8(turn % 256))
+    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+
+
+def to_tensor(image: Pixels) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(255)
