@@ -1,0 +1,168 @@
+"""Reading image files of any kind, and saying in one line what is wrong with one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .sample import IGNORE
+
+MAX_PIXELS = 80_000_000
+SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".mpo", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+
+
+class ImageError(ValueError):
+    """A file that is not the image it should be; one line that names the file."""
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
+
+    Transparent pixels become white, 16-bit values are divided by 257, CMYK is converted without
+    colour management. Of an animation the first frame is taken, with a warning. Raises ImageError
+    for anything that is missing, damaged, larger than `max_pixels`, or no image.
+    """
+    with _opened(path, max_pixels) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # phones store a preview as a second picture
+            warnings.warn(f"{path}: only the first of {frames} frames is used", stacklevel=2)
+        return to_rgb(image, str(path))
+
+
+def to_rgb(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
+    """A Pillow image as (H, W, 3) uint8 RGB, converted as by `read_image`.
+
+    Raises ImageError, which calls the image `name`, for pixels that have no meaning as colours.
+    """
+    if min(image.size) < 1:
+        raise ImageError(f"{name}: has no pixels ({image.width} x {image.height})")
+    upright = _upright(image)
+    if upright.mode.startswith(("I", "F")):
+        grey = _to_eight_bits(np.asarray(upright), name)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if upright.has_transparency_data:
+        picture = upright.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return np.array(Image.alpha_composite(white, picture).convert("RGB"))
+    return np.array(upright.convert("RGB"))
+
+
+def read_mask(path: str | Path, num_classes: int | None = None) -> NDArray[np.uint8]:
+    """A PNG of class indices, grey or with a palette, as (H, W) uint8: 0 background, 255 ignore.
+
+    num_classes: the number K of foreground classes; an index above K other than 255 is then an
+    error. Raises ImageError for colours, 16 bits or a format that changes values.
+    """
+    right = "needs an 8-bit PNG of class indices (grey or palette)"
+    with _opened(path, MAX_PIXELS) as image:
+        if image.format != "PNG":
+            raise ImageError(f"{path}: is a {image.format} file; a mask {right}")
+        header = Path(path).read_bytes()[24:26]
+        if image.mode not in ("P", "L") or (image.mode == "L" and header[:1] != b"\x08"):
+            raise ImageError(f"{path}: has pixels of kind {image.mode}; a mask {right}")
+        mask = np.array(image)
+    if num_classes is not None:
+        wrong = mask[(mask > num_classes) & (mask != IGNORE)]
+        if wrong.size:
+            raise ImageError(
+                f"{path}: holds class {wrong[0]}; allowed are 0..{num_classes} and {IGNORE}"
+            )
+    return mask
+
+
+def list_images(place: str | Path) -> list[Path]:
+    """The image files of a folder by name (no subfolders, no hidden files), or the file given.
+
+    Raises ImageError where there is nothing of the kind.
+    """
+    place = Path(place)
+    if place.is_dir():
+        try:
+            found = sorted(
+                file
+                for file in place.iterdir()
+                if file.suffix.lower() in SUFFIXES and file.name[0] != "." and file.is_file()
+            )
+        except PermissionError:
+            raise ImageError(f"{place}: the folder may not be read (permission denied)") from None
+        if not found:
+            kinds = ", ".join(sorted(SUFFIXES))
+            raise ImageError(f"{place}: the folder holds no image ({kinds})")
+        return found
+    if place.exists():
+        return [place]
+    raise ImageError(f"{place}: no such file or folder")
+
+
+@contextmanager
+def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
+    """The decoded image; whatever goes wrong until the block ends becomes an ImageError."""
+    path = Path(path)
+    _check_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit
+            image = Image.open(path)
+        with image:
+            if image.width * image.height > max_pixels:
+                raise ImageError(
+                    f"{path}: {image.width} x {image.height} px are more than the limit of "
+                    f"{max_pixels / 1e6:.3g} million; shrink the image or raise max_pixels"
+                )
+            image.load()
+            yield image
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"{path}: has too many pixels to be opened safely; shrink the image"
+        ) from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{path}: is no image, or of a kind that Pillow cannot read; give a JPEG or PNG"
+        ) from None
+    except PermissionError:
+        raise ImageError(f"{path}: the file may not be read (permission denied)") from None
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ImageError(f"{path}: the image is truncated or damaged ({reason})") from None
+
+
+def _check_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder; give an image file")
+    if not path.is_file():
+        raise ImageError(f"{path}: is no regular file; give an image file")
+    if status.st_size == 0:
+        raise ImageError(f"{path}: the file is empty (0 bytes)")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data say nothing about the pixels
+        return image
+
+
+def _to_eight_bits(values: NDArray, name: str) -> NDArray[np.uint8]:
+    """Grey values of 16 bits, or real ones in 0..1 or 0..255."""
+    low, high = float(values.min()), float(values.max())
+    real = np.issubdtype(values.dtype, np.floating)
+    limit = 65535.0 if not real else 255.0 if high > 1 else 1.0
+    if not (low >= 0 and high <= limit):  # also where a value is not a number
+        raise ImageError(f"{name}: pixels from {low:g} to {high:g}; scale them to 0..255 first")
+    return np.rint(values.astype(np.float64) * (255 / limit)).astype(np.uint8)
