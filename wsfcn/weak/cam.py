@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..model.layers import resize
+from .precision import at_least_float32
 
 
 def class_activation_maps(features: Tensor, weights: Tensor) -> Tensor:
@@ -20,6 +21,7 @@ def class_activation_maps(features: Tensor, weights: Tensor) -> Tensor:
             "class_activation_maps: features must be (B, C, h, w) and weights (K, C), "
             f"got {tuple(features.shape)} and {tuple(weights.shape)}"
         )
+    features = at_least_float32(features)
     maps = torch.einsum("bchw,kc->bkhw", features, weights.to(features.dtype)).relu()
     most = maps.amax((2, 3), keepdim=True)
     return maps / most.where(most > 0, 1)

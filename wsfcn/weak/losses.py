@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.sample import IGNORE
 from ..model.layers import resize
+from .precision import at_least_float32
 
 
 def mask_loss(logits: Tensor, pseudo: Tensor, labels: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ def mask_loss(logits: Tensor, pseudo: Tensor, labels: Tensor) -> Tensor:
             f"mask_loss: logits must be (B, K+1, h, w) with (B, K+1) = {tuple(counts.shape)}, "
             f"got {tuple(logits.shape)}"
         )
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     known = counts.sum(1, keepdim=True)
     weights = ((known - counts) / (1 + known)).to(logits.dtype)
     target = pseudo.long()

@@ -7,6 +7,7 @@ are. Nothing is learned.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..model.layers import resize
+from .precision import at_least_float32
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 # Row by row around the centre, which is left out.
@@ -37,7 +39,7 @@ class PAMR(nn.Module):
         super().__init__()
         if iterations < 0:
             raise ValueError(f"PAMR: iterations must be >= 0, got {iterations}")
-        if not dilations or any(d < 1 for d in dilations):
+        if not dilations or any(not isinstance(d, int) or d < 1 for d in dilations):
             raise ValueError(f"PAMR: dilations must be integers >= 1, got {tuple(dilations)}")
         self.iterations = iterations
         self.dilations = tuple(dilations)
@@ -56,22 +58,27 @@ class PAMR(nn.Module):
 
         image: (B, 3, H, W) in [0, 1]; masks: (B, C, h, w), any number of channels, each refined
         on its own. An image of another size is resized to the masks (bilinear, corners aligned).
-        Work is done in float32 for half-precision masks. Raises ValueError for wrong shapes or
-        integer tensors.
+        Work is done in float32 for half-precision masks, a batch never becomes larger than its
+        padded masks or its affinities. Raises ValueError for wrong shapes or integer tensors.
         """
-        for refined in self.steps(image, masks):
-            pass
-        return refined
+        return deque(self.steps(image, masks), maxlen=1).pop()
+
+    def steps(self, image: Tensor, masks: Tensor) -> Iterator[Tensor]:
+        """The masks before the first step, then after each one: iterations + 1 tensors.
+
+        Arguments and errors are those of `forward`; each step is computed when it is asked for.
+        """
+        _check(image, masks)
+        return self._walk(image, masks)
 
     @torch.no_grad()
-    def steps(self, image: Tensor, masks: Tensor) -> Iterator[Tensor]:
-        """The masks before the first step, then after each one: iterations + 1 tensors."""
-        _check(image, masks)
+    def _walk(self, image: Tensor, masks: Tensor) -> Iterator[Tensor]:
         yield masks.detach()
         if not self.iterations:
             return
-        affinities = self.affinities(resize(_working(image), masks.shape[-2:]))
-        current = _working(masks)
+        height, width = masks.shape[-2:]
+        current = at_least_float32(masks.detach()).contiguous()
+        affinities = self.affinities(resize(at_least_float32(image), (height, width)))
         affinities = affinities.to(current.dtype)
         for _ in range(self.iterations):
             current = self._step(affinities, current)
@@ -88,10 +95,11 @@ class PAMR(nn.Module):
             mean over RGB of  -|I_pixel - I_neighbour| / (1e-8 + 0.1 sigma)
 
         with sigma the unbiased standard deviation of a colour over all neighbourhoods, the
-        centre counted once for each dilation.
+        centre counted once for each dilation. Brightness and contrast of a channel cancel.
         """
         _check(image)
-        image = _working(image)
+        # In half precision the 1e-8 below would be zero.
+        image = at_least_float32(image).contiguous()
         height, width = image.shape[-2:]
         padded = self._pad(image)
         # Deviations from the centre make one pass exact enough: the centre's weight in the
@@ -125,11 +133,6 @@ class PAMR(nn.Module):
         """A view of the padded tensor: at each pixel, its neighbour at `offset`."""
         y, x = (max(self.dilations) + step for step in offset)
         return padded[:, :, y : y + height, x : x + width]
-
-
-def _working(x: Tensor) -> Tensor:
-    """At least float32: 1e-8 is zero in half precision."""
-    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _check(image: Tensor, masks: Tensor | None = None) -> None:

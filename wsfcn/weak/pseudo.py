@@ -11,6 +11,7 @@ from torch import Tensor
 from ..data.sample import IGNORE
 from ..model.layers import resize
 from .pamr import PAMR
+from .precision import at_least_float32
 
 
 @torch.no_grad()
@@ -22,7 +23,7 @@ def refine(pamr: PAMR, image: Tensor, probabilities: Tensor, labels: Tensor) -> 
     kept ones are exactly what refining all K+1 would give, for a fraction of the work.
     """
     index, kept = _present(probabilities, labels)
-    refined = pamr(image, _take(probabilities, index)) * kept[..., None, None]
+    refined = pamr(image, _take(probabilities, index)).where(kept[..., None, None], 0)
     place = index[..., None, None].expand_as(refined)
     return torch.zeros_like(probabilities).scatter_(1, place, refined)
 
@@ -44,9 +45,10 @@ def pseudo_labels(
     more than one claims is left out of training.
     """
     index, kept = _present(masks, labels)
-    m = resize(_take(masks, index), size) * kept[..., None, None]
-    factors = torch.where(index == 0, background_factor, foreground_factor).to(m.dtype)
-    thresholds = (factors * m.amax((2, 3))).clamp(min=floor)
+    m = resize(at_least_float32(_take(masks, index)), size) * kept[..., None, None]
+    most = m.amax((2, 3))
+    thresholds = torch.where(index == 0, background_factor * most, foreground_factor * most)
+    thresholds = thresholds.clamp(min=floor)
     claimed = m > thresholds[..., None, None]
     sole = claimed.sum(1) == 1
     # Summing is choosing where exactly one class claims the pixel.

@@ -1,7 +1,7 @@
 """From masks to image-level scores: what lets image labels train a segmentation network.
 
-Araslanov & Roth, CVPR 2020, as
-WS-FCN uses it.
+Normalised global weighted pooling (nGWP) and the focal penalty on small masks come from
+Araslanov & Roth, CVPR 2020; WS-FCN keeps both.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .precision import at_least_float32
 
 
 def ngwp_scores(
@@ -30,8 +32,8 @@ def ngwp_scores(
             "ngwp_scores: logits and probabilities must both be (B, K+1, h, w) with K >= 1, "
             f"got {tuple(logits.shape)} and {tuple(probabilities.shape)}"
         )
-    z = _at_least_float32(logits[:, 1:]).flatten(2)
-    m = _at_least_float32(probabilities[:, 1:]).flatten(2)
+    z = at_least_float32(logits[:, 1:]).flatten(2)
+    m = at_least_float32(probabilities[:, 1:]).flatten(2)
     pooled = (m * z).sum(2) / (1 + m.sum(2))
     size = m.mean(2)
     # Rounding can push the mean of a full mask above 1, where a broken power has no value.
@@ -49,10 +51,5 @@ def classification_loss(scores: Tensor, labels: Tensor) -> Tensor:
             "classification_loss: scores and labels must have one shape (B, K), "
             f"got {tuple(scores.shape)} and {tuple(labels.shape)}"
         )
-    scores = _at_least_float32(scores)
+    scores = at_least_float32(scores)
     return F.multilabel_soft_margin_loss(scores, labels.to(scores.dtype))
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    """Sums over thousands of pixels need more digits than half precision has."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
