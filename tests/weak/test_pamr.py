@@ -103,9 +103,10 @@ def test_affinities_follow_the_offsets():
     )
 
 
-def test_a_flat_image_weighs_all_neighbours_alike():
-    weights = PAMR().affinities(torch.full((1, 3, 6, 5), 0.3))
-    torch.testing.assert_close(weights, torch.full_like(weights, 1 / 48))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_flat_image_weighs_all_neighbours_alike(dtype):
+    weights = PAMR().affinities(torch.full((1, 3, 6, 5), 0.3, dtype=dtype))
+    torch.testing.assert_close(weights, torch.full((1, 48, 6, 5), 1 / 48))
 
 
 def test_brightness_and_contrast_do_not_matter():

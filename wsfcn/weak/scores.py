@@ -32,7 +32,7 @@ def ngwp_scores(
             "ngwp_scores: logits and probabilities must both be (B, K+1, h, w) with K >= 1, "
             f"got {tuple(logits.shape)} and {tuple(probabilities.shape)}"
         )
-    z = at_least_float32(logits[:, 1:]).flatten(2)
+    z = logits[:, 1:].flatten(2)
     m = at_least_float32(probabilities[:, 1:]).flatten(2)
     pooled = (m * z).sum(2) / (1 + m.sum(2))
     size = m.mean(2)
