@@ -1,0 +1,177 @@
+"""Run a notebook: parameters checked first, executed by papermill, its records kept beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..files import check_output_folder, write_all
+from . import kernel
+from .provenance import environment, run_key
+from .record import read_records
+from .sources import NotebookError, find_notebook, read_notebook, resolve, schema_of
+
+CELL_SECONDS = {"smoke": 180.0, "laptop": 1800.0}
+OWN = "wsfcn"  # our entry in the metadata of an executed notebook
+
+
+@dataclass(frozen=True)
+class NotebookRun:
+    """An executed notebook.
+
+    path: the executed copy. seconds: what the execution took, also where `reused` says that an
+    earlier execution stands for this one. records: what the notebook recorded, name -> value.
+    """
+
+    path: Path
+    seconds: float
+    records: dict[str, Any] = field(repr=False)
+    parameters: dict[str, Any] = field(repr=False)
+    reused: bool = False
+
+    def __str__(self) -> str:
+        how = "unchanged, kept" if self.reused else f"{self.seconds:.1f} s"
+        return f"{self.path} ({how}; records: {', '.join(self.records) or 'none'})"
+
+
+def run_notebook(
+    path: str | Path,
+    parameters: Mapping[str, Any] | None = None,
+    output_folder: str | Path = "runs/notebooks",
+    profile: str | None = None,
+    again: bool = False,
+    progress: bool = True,
+    inputs: Iterable[str | Path] = (),
+    cell_seconds: float | None = None,
+) -> NotebookRun:
+    """Execute a notebook into `output_folder`: NAME.ipynb and NAME.records.json.
+
+    path: the notebook, or the name of one of the course ("01_cams"). parameters: name -> value
+    or its text; what is not given has the default of `profile` (smoke where none is named).
+    inputs: further files that the notebook reads. An execution of the same cells, parameters,
+    inputs and package is not repeated unless `again`. cell_seconds: limit for each cell
+    (default: 180 in smoke, 1800 in laptop, none in paper). The notebook runs in the output
+    folder; paths in parameters count from the caller's folder.
+
+    Raises SettingsError for a wrong parameter, before a kernel starts; NotebookError where the
+    notebook is missing, unreadable, without a parameters cell, or fails: then the copy with the
+    failing cell is kept as NAME.failed.ipynb; OSError where the folder cannot be written.
+    """
+    source = find_notebook(path)
+    notebook = read_notebook(source)
+    values = resolve(schema_of(notebook, source.stem), parameters or {}, profile)
+    folder = check_output_folder(output_folder)
+    target = folder / source.name
+    if target.resolve() == source.resolve():
+        raise NotebookError(f"{folder}: holds the notebook itself; choose another output folder")
+    key = run_key(notebook, values, inputs)
+    if not again and (kept := _kept(target, key)) is not None:
+        return kept
+    if cell_seconds is None:
+        cell_seconds = CELL_SECONDS.get(values.get("profile", "laptop"))
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    executed = _execute(source, target, values, cell_seconds, progress)
+    seconds = round(time.perf_counter() - started, 2)
+    records = read_records(executed)
+    about = {"key": key, "parameters": values, "seconds": seconds, "environment": environment()}
+    executed["metadata"][OWN] = about
+    row = {"notebook": source.stem, **about, "records": records}
+    sidecar = json.dumps(row, indent=1, ensure_ascii=False) + "\n"
+    contents = {target.name: _bytes(executed), f"{source.stem}.records.json": sidecar.encode()}
+    write_all(folder, contents)
+    _failed(target).unlink(missing_ok=True)
+    return NotebookRun(target, seconds, records, values)
+
+
+def _kept(target: Path, key: str) -> NotebookRun | None:
+    """The earlier execution with this key, if it is there."""
+    try:
+        notebook = json.loads(target.read_text(encoding="utf-8"))
+        about = notebook["metadata"][OWN]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if about["key"] != key:
+        return None
+    records = read_records(notebook)
+    return NotebookRun(target, about["seconds"], records, about["parameters"], reused=True)
+
+
+def _execute(
+    source: Path,
+    target: Path,
+    values: dict[str, Any],
+    cell_seconds: float | None,
+    progress: bool,
+) -> dict[str, Any]:
+    """The executed notebook; where it fails, the copy is kept and NotebookError raised."""
+    try:
+        import papermill
+        from nbclient.exceptions import CellTimeoutError, DeadKernelError
+        from papermill.exceptions import PapermillExecutionError
+
+        manager = kernel.manager_class()
+    except ImportError as error:
+        raise NotebookError(
+            f"notebooks need the extra: pip install 'wsfcn[notebooks]' ({error})"
+        ) from None
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
+    cause = None
+    try:
+        try:
+            papermill.execute_notebook(
+                _escape(source),
+                _escape(partial),
+                values,
+                kernel_name=kernel.NAME,
+                kernel_manager_class=manager,
+                resources={"metadata": {"path": str(target.parent.absolute())}},
+                execution_timeout=cell_seconds and max(1, round(cell_seconds)),
+                progress_bar={"desc": source.stem} if progress else False,
+            )
+        except PapermillExecutionError as error:
+            cause = f"{error.ename}: {(str(error.evalue).splitlines() or [''])[0]}"
+        except CellTimeoutError:
+            cause = f"took more than {cell_seconds:g} s"
+        except DeadKernelError:
+            cause = "the kernel died, perhaps for want of memory"
+        executed = read_notebook(partial)
+    finally:
+        partial.unlink(missing_ok=True)
+    # Papermill notes absolute paths; where a copy was made says nothing about what it shows.
+    executed["metadata"]["papermill"].update(input_path=source.name, output_path=target.name)
+    if cause is None:
+        return executed
+    failed = _failed(target)
+    write_all(target.parent, {failed.name: _bytes(executed)})
+    raise NotebookError(
+        f"{source.stem}: {_place(executed)}: {cause:.300} (the copy so far: {failed})"
+    )
+
+
+def _failed(target: Path) -> Path:
+    return target.with_suffix(".failed.ipynb")
+
+
+def _place(notebook: dict[str, Any]) -> str:
+    """The code cell that ran last, as a reader of the failed copy finds it."""
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    ran = [cell for cell in code if cell["metadata"]["papermill"]["start_time"]]
+    lines = ran[-1]["source"].strip().splitlines() if ran else []
+    return f"code cell {len(ran)} of {len(code)}" + (f", {lines[0]:.60}" if lines else "")
+
+
+def _bytes(notebook: dict[str, Any]) -> bytes:
+    import nbformat
+
+    return (nbformat.writes(notebook) + "\n").encode()
+
+
+def _escape(path: Path) -> str:
+    """Papermill formats paths like templates: braces in a folder's name must survive that."""
+    return str(path).replace("{", "{{").replace("}", "}}")

@@ -1,0 +1,150 @@
+"""The parameters of each notebook: names, ranges, and a default for every profile.
+
+A notebook's `parameters` cell is written from its schema here (`python -m wsfcn.study.pairs
+sync`), and what a run is given is checked against the schema before a kernel starts. A new
+notebook is a class and a line in PARAMETERS.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from ..settings import Settings, SettingsError
+
+ProfileName = Literal["smoke", "laptop", "paper"]
+
+
+def _absolute(text: str) -> str:
+    """Notebooks run in their output folder: a path that the caller gave must not depend on it."""
+    path = Path(text).expanduser()
+    if text and not path.is_file():
+        raise PydanticCustomError("no_file", "no such file")
+    return str(path.resolve()) if text else ""
+
+
+def _absolute_or_name(text: str) -> str:
+    return _absolute(text) if "/" in text or text.endswith(".safetensors") else text
+
+
+FilePath = Annotated[str, AfterValidator(_absolute)]
+ModelName = Annotated[str, AfterValidator(_absolute_or_name)]
+
+
+class CellParameters(Settings):
+    """Parameters of a notebook, read from values or from the texts of a command line.
+
+    Texts count as what the field's type makes of them: "3", "none", "0.1,0.2".
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_texts(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: _read(value, cls.model_fields[name].annotation)
+            if isinstance(value, str) and name in cls.model_fields
+            else value
+            for name, value in values.items()
+        }
+
+
+class NotebookParameters(CellParameters):
+    """What every notebook of the course takes. Field defaults are those of the smoke profile.
+
+    PROFILES holds what the other profiles change; a profile that is not in it is not offered.
+
+    >>> Training.defaults("laptop").change({"epochs": "4"}).epochs
+    4
+    """
+
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {}}
+
+    profile: ProfileName = Field("smoke", description="how much work: smoke, laptop or paper")
+    seed: int = Field(0, ge=0, description="seed of everything random")
+
+    @classmethod
+    def offered(cls) -> list[str]:
+        """The profiles of this notebook, smallest first."""
+        return [p for p in get_args(ProfileName) if p == "smoke" or p in cls.PROFILES]
+
+    @classmethod
+    def defaults(cls, profile: str = "smoke") -> Self:
+        """The parameters of a profile. Raises SettingsError where it is not offered."""
+        if profile not in cls.offered():
+            offered = ", ".join(cls.offered())
+            raise SettingsError(f"profile: {profile!r} is not offered here; offered: {offered}")
+        own = {} if profile == "smoke" else cls.PROFILES[profile]
+        return cls(**{"profile": profile, **own})
+
+
+def _read(text: str, annotation: Any) -> Any:
+    """A text from a command line as what a field of that type takes; pydantic does the rest."""
+    options = get_args(annotation) or (annotation,)
+    if str in options or annotation is str or all(isinstance(o, str) for o in options):
+        return text
+    if text.strip().lower() in ("none", "null", "") and type(None) in options:
+        return None
+    if text.lstrip().startswith(("[", "{")):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+    containers = {getattr(option, "__origin__", option) for option in (annotation, *options)}
+    if containers & {list, tuple}:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+class Cams(NotebookParameters):
+    """01_cams: why a class activation map finds half an object."""
+
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"scenes": 48, "shown": 6}}
+
+    photo: FilePath = Field("", description="a photo of yours; empty: those of scikit-image")
+    model: ModelName = Field("", description="trained network, a .safetensors; empty: shipped")
+    scenes: int = Field(8, ge=1, le=2000, description="scenes that are scored")
+    shown: int = Field(3, ge=1, le=24, description="scenes that are drawn")
+
+
+class Training(NotebookParameters):
+    """05_training: the two phases, the losses, the masks over the epochs.
+
+    None leaves a value to the recipe of the profile.
+    """
+
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"shown": 6}}
+
+    epochs: int | None = Field(
+        None, ge=1, le=1000, description="passes over the data; None: recipe's"
+    )
+    warmup_epochs: int | None = Field(None, ge=0, le=1000, description="first epochs, no mask loss")
+    train: int | None = Field(None, ge=1, description="training scenes; None: recipe's")
+    val: int | None = Field(None, ge=1, description="validation scenes; None: recipe's")
+    shown: int = Field(3, ge=1, le=24, description="scenes of the filmstrip")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Training:
+        if self.epochs is not None and (self.warmup_epochs or 0) > self.epochs:
+            raise ValueError(f"warmup_epochs: must be at most epochs ({self.epochs})")
+        return self
+
+
+PARAMETERS: dict[str, type[NotebookParameters]] = {
+    "01_cams": Cams,
+    "05_training": Training,
+}
+
+
+def parameters_cell(schema: type[NotebookParameters]) -> str:
+    """The source of the parameters cell: the smoke defaults, one plain assignment a line."""
+    lines = [f"# schema: {schema.__module__}.{schema.__qualname__}"]
+    values = schema.defaults().model_dump(mode="json")
+    for name, value in values.items():
+        text = json.dumps(value) if isinstance(value, str) else repr(value)
+        description = schema.model_fields[name].description
+        lines.append(f"{name} = {text}" + (f"  # {description}" if description else ""))
+    return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""Results of a notebook: published in its output, read back from the executed copy."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+MIME = "application/vnd.wsfcn.record+json"
+
+
+class RecordError(ValueError):
+    """A value that cannot be recorded, or a file that holds no records."""
+
+
+def record(name: str, value: Any) -> None:
+    """Record a result of this notebook under a name; the same name again replaces it.
+
+    value: a number, text, truth value or None, or lists and dicts of these; numpy scalars and
+    arrays and tensors count as numbers and lists. The record appears in the cell's output as
+    "name = value"; outside a notebook the value is checked and nothing else happens. Raises
+    RecordError for anything else, and for NaN or infinity: JSON has neither, and a result that
+    is not a number is a fault to look at.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise RecordError(f"a record needs a name, got {name!r}")
+    plain = _plain(value, name)
+    kernel = sys.modules.get("IPython")
+    if kernel is not None and kernel.get_ipython() is not None:
+        text = f"{name} = {json.dumps(plain, ensure_ascii=False)}"
+        kernel.display.display({MIME: {"name": name, "value": plain}, "text/plain": text}, raw=True)
+
+
+def read_records(notebook: str | Path | dict[str, Any]) -> dict[str, Any]:
+    """The records in the outputs of an executed notebook, name -> value, in order.
+
+    Raises RecordError where the file is missing or is no notebook.
+    """
+    if not isinstance(notebook, dict):
+        try:
+            notebook = json.loads(Path(notebook).read_text(encoding="utf-8"))
+            if not isinstance(notebook, dict):
+                raise ValueError("no JSON object")
+        except OSError as error:
+            raise RecordError(f"{error.filename}: {error.strerror}") from None
+        except ValueError as error:
+            raise RecordError(f"{notebook}: is no notebook ({error})") from None
+    found: dict[str, Any] = {}
+    for cell in notebook.get("cells", []):
+        for output in cell.get("outputs", []):
+            bundle = output.get("data", {}).get(MIME)
+            if bundle is not None:
+                found[bundle["name"]] = bundle["value"]
+    return found
+
+
+def _plain(value: Any, place: str) -> Any:
+    """The value in JSON's own types; `place` names it in errors."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecordError(f"{place}: is {value}, which cannot be recorded")
+        return float(value)
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise RecordError(f"{place}: the key {key!r} must be a text")
+        return {key: _plain(item, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
+    if hasattr(value, "tolist"):  # numpy and torch: their values as Python numbers and lists
+        return _plain(value.tolist(), place)
+    raise RecordError(
+        f"{place}: a {type(value).__name__} cannot be recorded; "
+        "numbers, texts, and lists and dicts of them can"
+    )
