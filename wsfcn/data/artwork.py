@@ -55,8 +55,8 @@ _DESIGNS: dict[str, dict[str, str]] = {
         "aeroplane": "2708 1f6e9 1f6eb | 1f6ec",
         "bicycle": "1f6b2",
         "bird": "1f426 1f427 1f986 1f413 1f9a2 1f424 | 1f989 1f9a9 1f983 1f425",
-        "boat": "26f5 1f6a4 1f6f6 1f6a2 | 1f6e5 26f4",
-        "bottle": "1f37e 1f37c",
+        "boat": "26f5 1f6f6 1f6a2 | 1f6e5 26f4",
+        "bottle": "1f37c",
         "bus": "1f68c 1f68d | 1f68e",
         "car": "1f697 1f698 1f695 1f699 1f3ce | 1f693 1f6fb",
         "cat": "1f408 1f431 1f63a | 1f638 1f63c",
@@ -76,51 +76,98 @@ _DESIGNS: dict[str, dict[str, str]] = {
 }
 
 
-def _below(y: float) -> Polygon:
-    return _box(0, y, 1, 1)
-
-
-def _above(y: float) -> Polygon:
-    return _box(0, 0, 1, y)
-
-
 def _box(left: float, top: float, right: float, bottom: float) -> Polygon:
     return ((left, top), (right, top), (right, bottom), (left, bottom))
 
 
-# What is painted with an object but is none, in fractions of the square that holds a design.
+def _above(y: float) -> Polygon:
+    return _box(0, 0, _GRID, y)
+
+
+def _below(y: float) -> Polygon:
+    return _box(0, y, _GRID, _GRID)
+
+
+def _below_line(*points: tuple[float, float]) -> Polygon:
+    """Everything below a line that runs from the left edge to the right one."""
+    return ((0, points[0][1]), *points, (_GRID, points[-1][1]), (_GRID, _GRID), (0, _GRID))
+
+
+# What is painted with an object but is none, on the grid of 72 x 72 that both artists draw on.
+_GRID = 72
 _SURROUNDINGS: dict[str, dict[str, tuple[Polygon, ...]]] = {
     "openmoji": {
-        "26f5": (_below(0.66), _box(0, 0.5, 0.22, 1), _box(0.81, 0.5, 1, 1)),  # water
-        "1f6a4": (_below(0.66),),
-        "1f6e5": (_below(0.68), _box(0, 0.5, 0.18, 1)),
-        "e200": (  # chairs and steam
-            _box(0, 0, 0.19, 1),
-            _box(0, 0.47, 0.43, 1),
-            _box(0.81, 0, 1, 1),
-            _box(0.57, 0.47, 1, 1),
-            _above(0.3),
+        "26f5": (  # water, up to the lower edge of the hull; so for the next two
+            _below_line(
+                *((16.4, 36), (16.4, 44), (17.4, 46.4), (18.5, 47.7), (21, 48.3), (24, 48)),
+                *((28, 46.9), (32, 45.9), (36, 45.5), (40, 45.9), (44, 47), (48, 48), (51, 48.3)),
+                *((53, 47.9), (54, 46.4), (57.6, 40), (57.6, 36)),
+            ),
         ),
-        "1f6cb": (_above(0.36), _box(0.83, 0, 1, 1), _box(0.793, 0.76, 1, 1)),  # lamp
-        "1f685": (_below(0.757),),  # rails
-        "1f686": (_below(0.615),),
-        "1f68a": (_below(0.68),),
+        "1f6a4": (
+            _below_line(
+                *((5.5, 38), (6, 40), (7.6, 42.4), (10, 44.8), (13, 46.8), (16, 48.4)),
+                *((18, 49.9), (20, 50.4), (24, 50), (28, 48.8), (32, 47.7), (36, 47.2), (40, 47.7)),
+                *((44, 49), (48, 50), (52, 50.4), (56, 49.7), (60, 48.3), (62.4, 47.2)),
+                *((64.6, 45.8), (64.6, 42)),
+            ),
+        ),
+        "1f6e5": (
+            _below_line(
+                *((13, 38), (13.5, 41), (16, 45.8), (18.6, 49.6), (20, 50.6), (24, 50.3)),
+                *(
+                    (28, 49.2),
+                    (32, 48.2),
+                    (36, 47.7),
+                    (40, 48.2),
+                    (44, 49.5),
+                    (48, 50.5),
+                    (52, 50.9),
+                ),
+                *((56, 50.2), (60, 48.9), (62.4, 48), (62.4, 45.4), (67, 45.4), (67, 36)),
+            ),
+        ),
+        "e200": (  # chairs, and steam above the cup
+            _box(0, 0, 13.7, 72),
+            _box(0, 33.8, 31, 72),
+            _box(58.3, 0, 72, 72),
+            _box(41, 33.8, 72, 72),
+            _above(21.6),
+        ),
+        "1f6cb": (_above(26), _box(59.8, 0, 72, 72), _box(57.1, 54.7, 72, 72)),  # a lamp
+        "1f685": (_below(54.5),),  # rails
+        "1f686": (_below(44.3),),
+        "1f688": (_below(50.4),),
+        "1f68a": (_below(49),),
+        "1f9ae": (  # white gaps between legs, harness and tail
+            ((39.8, 25.4), (40, 23.4), (43, 20.6), (46.5, 21), (46.2, 25.2)),
+            (
+                (49.9, 20.8),
+                (51, 20.3),
+                (53.2, 21.5),
+                (53.2, 24.2),
+                (51, 25),
+                (47.8, 25.2),
+                (49.4, 23.4),
+            ),
+            ((35, 41.4), (39.8, 41.4), (41.4, 48), (38, 52.3), (35, 52.5)),
+            ((48, 47.8), (50.5, 49), (50.9, 56), (48, 57.5), (45.9, 57.2)),
+        ),
     },
     "twemoji": {
-        "26f5": (_below(0.83),),
-        "1f6a4": (_below(0.66),),
-        "1f6e5": (_below(0.66),),
-        "1f6f6": (_below(0.66),),
-        "1f6a2": (_below(0.83),),
-        "26f4": (_below(0.66),),
-        "1f6eb": (_below(0.62),),  # runway
-        "1f6ec": (_below(0.62),),
-        "1f5a5": (_below(0.82),),  # keyboard
-        "1f6cb": (_above(0.32), _box(0.8, 0, 1, 0.55), _box(0.91, 0, 1, 1)),
-        "1f682": (_below(0.945),),
-        "1f683": (_below(0.945),),
-        "1f685": (_below(0.955),),
-        "1f68b": (_above(0.05), _below(0.945)),
+        "26f5": (_below(59.7),),
+        "1f6e5": (_below(47.5),),
+        "1f6f6": (_below(47.5),),
+        "1f6a2": (_below(59.7),),
+        "26f4": (_below(47.5),),
+        "1f6eb": (_below(44.6),),  # a runway
+        "1f6ec": (_below(44.6),),
+        "1f5a5": (_below(59),),  # a keyboard
+        "1f6cb": (_above(24), _box(56, 0, 72, 31), _box(57.4, 0, 72, 39.5), _box(62, 54, 72, 72)),
+        "1f682": (_below(68),),
+        "1f683": (_below(68),),
+        "1f685": (_below(67.4),),
+        "1f68b": (_above(4.5), _below(68)),
     },
 }
 
@@ -181,12 +228,10 @@ def _extent(design: Design, side: int = 576) -> tuple[float, float, float, float
 
 
 def _without_surroundings(design: Design, picture: Image.Image) -> Image.Image:
-    polygons = _SURROUNDINGS[design.artist].get(design.code, ())
     pen = ImageDraw.Draw(picture)
-    for polygon in polygons:
-        pen.polygon(
-            [(x * picture.width, y * picture.height) for x, y in polygon], fill=(0, 0, 0, 0)
-        )
+    scale = picture.width / _GRID
+    for polygon in _SURROUNDINGS[design.artist].get(design.code, ()):
+        pen.polygon([(x * scale, y * scale) for x, y in polygon], fill=(0, 0, 0, 0))
     return picture
 
 

@@ -1,8 +1,9 @@
 """Grounds: what emoji scenes are painted on, in families that belong to classes.
 
-Half are photographs that scikit-image and scikit-learn carry in their wheels (most are grey:
-they get a tint), half are drawn. The splits share no photograph region: where both use one, train
-sees its left part and val its right part. No photograph shows a VOC class.
+Some are photographs that scikit-image and scikit-learn carry in their wheels (those in grey get a
+tint), the others are drawn anew for every scene. The splits share no part of a photograph: where
+both use one, train sees its left half and val its right half. Drawn grounds of classes have other
+colours in val. No part that is used shows a VOC class.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ def _jitter(colour: Colour | NDArray, random: Random, amount: float = 18) -> NDA
 
 
 def _any_colour(random: Random) -> NDArray:
-    return random.uniform(20, 245, 3).astype(np.float32)
+    """Any lightness, never garish."""
+    colour = random.uniform(20, 245, 3).astype(np.float32)
+    return (0.6 * colour + 0.4 * colour.mean()).astype(np.float32)
 
 
 def _sky(top: Colour, bottom: Colour) -> Painter:
@@ -99,7 +102,8 @@ def _sky(top: Colour, bottom: Colour) -> Painter:
         fade = np.broadcast_to(rows, (side, side))
         picture = _between(_jitter(top, random), _jitter(bottom, random), fade)
         clouds = _noise(side, random, (3, 5), 4) * 0.35 + random.uniform(-0.4, 0.3)
-        return picture + np.clip(clouds, 0, 1)[..., None] * (250 - picture)
+        picture += np.clip(clouds, 0, 1)[..., None] * (250 - picture)
+        return picture
 
     return paint
 
@@ -208,7 +212,9 @@ def _photograph(package: str, path: str) -> Image.Image:
         name = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
         raise ImportError(f"the grounds of the scenes need the photographs of pip install {name}")
     with Image.open(Path(next(iter(found.submodule_search_locations))) / path) as image:
-        return image.convert("L" if image.mode == "L" else "RGB")
+        picture = image.convert("L" if image.mode == "L" else "RGB")
+    picture.thumbnail((768, 768))  # crops of a larger one would only cost time
+    return picture
 
 
 def _photo(
@@ -248,6 +254,7 @@ def _photo(
 
 
 _LEFT, _RIGHT = (0, 0, 0.48, 1), (0.52, 0, 1, 1)
+_NO_BOATS = (0.125, 0, 0.55, 1)  # there are some on the lakes beside the pagoda
 _GREENS = {
     "train": (((20, 45, 10), (150, 200, 90)), ((30, 50, 15), (180, 200, 100))),
     "val": (((15, 50, 20), (140, 190, 110)), ((40, 55, 10), (190, 195, 90))),
@@ -314,7 +321,7 @@ def _split_grounds(split: Split) -> tuple[Ground, ...]:
             Ground("carpet", "blue carpet", _carpet((35, 45, 100), (190, 180, 200))),
             Ground("wallpaper", "rose wallpaper", _wallpaper((240, 222, 215), (215, 170, 170))),
             Ground("wallpaper", "green wallpaper", _wallpaper((228, 238, 220), (170, 200, 165))),
-            Ground("photo", "pagoda", _photo("sklearn:datasets/images/china.jpg")),
+            Ground("photo", "pagoda", _photo("sklearn:datasets/images/china.jpg", _NO_BOATS)),
             Ground("photo", "galaxies", _photo("skimage:data/hubble_deep_field.jpg")),
             Ground("photo", "moon", _photo("skimage:data/moon.png", tints=_ANY)),
             Ground("photo", "tissue", _photo("skimage:data/ihc.png")),
@@ -332,7 +339,7 @@ def _split_grounds(split: Split) -> tuple[Ground, ...]:
         Ground("photo", "dahlia", _photo("sklearn:datasets/images/flower.jpg")),
         Ground("photo", "launch pad", _photo("skimage:data/rocket.jpg")),
         Ground("photo", "retina", _photo("skimage:data/retina.jpg")),
-        Ground("photo", "coins", _photo("skimage:data/coins.png", tints=_ANY)),
+        Ground("photo", "handwriting", _photo("skimage:data/text.png", tints=_ANY, cover=(0.6, 1))),
     )
 
 

@@ -80,6 +80,8 @@ def _change_colours(
     ):
         picture = enhancer(picture).enhance(generator.uniform(1 - strength, 1 + strength))
     turn = round(255 * generator.uniform(-settings.hue, settings.hue))
+    if turn == 0:  # there and back through HSV would still lose some colour
+        return picture
     hue, saturation, value = picture.convert("HSV").split()
     turned = Image.fromarray(np.asarray(hue) + np.uint8(turn % 256))
     return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
