@@ -1,0 +1,84 @@
+"""Training curves: what is drawn for which rows."""
+
+import json
+
+import numpy as np
+import pytest
+
+from wsfcn.show.curves import curves, read_metrics
+
+
+def rows(epochs: int = 4, warmup: int = 2) -> list[dict]:
+    found = []
+    for step in range(10 * epochs):
+        epoch = (step + 1) / 10
+        found.append(
+            {
+                "step": step,
+                "epoch": epoch,
+                "classification_loss": 1 / (step + 1),
+                "mask_loss": 0.5 if epoch > warmup else 0.0,
+            }
+        )
+    for epoch in range(1, epochs + 1):
+        found.append({"epoch": epoch, "mean_iou": epoch / 10, "pixel_accuracy": 0.8})
+    return found
+
+
+def lines(axes) -> dict[str, np.ndarray]:
+    return {
+        line.get_label(): line.get_xydata()
+        for line in axes.get_lines()
+        if not line.get_label().startswith("_")
+    }
+
+
+def test_losses_scores_and_warm_up():
+    left, right = curves(rows()).axes
+    drawn = lines(left)
+    assert set(drawn) == {"classification loss", "mask loss", "end of warm-up"}
+    assert drawn["mask loss"][:, 0].min() > 2  # nothing is drawn where there is no mask loss
+    np.testing.assert_allclose(drawn["mask loss"][:, 1], 0.5)
+    assert drawn["end of warm-up"][0, 0] == 2
+    scores = lines(right)
+    np.testing.assert_allclose(scores["mIoU"], [[1, 10], [2, 20], [3, 30], [4, 40]])
+    assert right.get_ylabel() == "%" and left.get_xlabel() == right.get_xlabel() == "epoch"
+
+
+def test_one_row_an_epoch():
+    some = [
+        {"epoch": float(e), "classification_loss": 1, "mask_loss": 0.1 * (e > 2)} for e in (1, 2, 3)
+    ]
+    assert lines(curves(some).axes[0])["end of warm-up"][0, 0] == 2
+
+
+def test_given_warm_up_wins():
+    left, _ = curves(rows(), warmup_epochs=1).axes
+    assert lines(left)["end of warm-up"][0, 0] == 1
+
+
+@pytest.mark.parametrize("some", [[], rows(1, 5), [{"epoch": 1, "mean_iou": None}], rows()[-1:]])
+def test_incomplete_runs_draw_what_they_have(some):
+    figure = curves(some)
+    assert len(figure.axes) == 2
+    figure.canvas.draw()
+
+
+def test_smoothing_keeps_a_constant():
+    flat = [{"epoch": i / 100, "classification_loss": 3.0} for i in range(400)]
+    left, _ = curves(flat).axes
+    np.testing.assert_allclose(lines(left)["classification loss"][:, 1], 3.0)
+
+
+def test_reads_a_file_that_is_still_written(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    text = "".join(json.dumps(row) + "\n" for row in rows())
+    path.write_text(text + '{"epoch": 5, "mean')
+    assert read_metrics(path) == rows()
+    assert len(curves(path).axes) == 2
+    path.write_text(text + "nonsense\n" + text)
+    with pytest.raises(ValueError, match=r"metrics.jsonl line 45: is not JSON"):
+        read_metrics(path)
+    path.write_text("[1]\n")
+    with pytest.raises(ValueError, match="line 1: needs an object"):
+        read_metrics(path)

@@ -1,0 +1,273 @@
+"""The command line: `wsfcn train | evaluate | segment | run`.
+
+Exit codes: 0 done; 1 some photos of several failed; 2 a wrong argument or input, said in one
+line; 3 a fault of the program; 130 interrupted. Heavy imports wait until a command needs them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .files import check_output_folder
+
+if TYPE_CHECKING:
+    from .model.network import Network
+
+OWN_OUTPUT = (".overlay.png", ".mask.png")
+
+
+def train(argv: list[str]) -> int:
+    """`wsfcn train RECIPE [flags]`."""
+    from . import flags, recipes
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: wsfcn train RECIPE [flags]    (wsfcn train RECIPE --help lists the flags)")
+        print(f"RECIPE: {', '.join(flags.known_recipes())};")
+        print(f"        with /ROW for a row of Table I: {', '.join(recipes.table1())}")
+        return 0
+    start = flags.TrainArguments(flags.find_recipe(argv[0]))
+    arguments = flags.parse(flags.TrainArguments, f"train {argv[0]}", argv[1:], start)
+    recipe = arguments.recipe
+    folder = check_output_folder(arguments.out or Path("runs") / recipe.name.replace("/", "-"))
+    from .train import train as run_training
+
+    result = run_training(recipe, folder, resume=arguments.resume)
+    print(result.score)
+    print(f"model: {folder / 'model.safetensors'}")
+    return 0
+
+
+def evaluate(argv: list[str]) -> int:
+    """`wsfcn evaluate MODEL [flags]`."""
+    from . import flags
+
+    arguments = flags.parse(flags.EvaluateArguments, "evaluate", argv)
+    if arguments.json is not None:
+        _check_output_file(arguments.json)
+    model = _load(arguments.model)
+    from .data import build
+    from .evaluate import evaluate as score_of
+
+    more = {}
+    if arguments.image_labels is not None:
+        more["image_labels"] = arguments.image_labels == "on"
+    protocol = arguments.protocol.applied(model.recipe.protocol, **more)
+    data = build(model.recipe.data)[arguments.split == "val"]
+    score = score_of(model, data, protocol, limit=arguments.limit, size=arguments.size)
+    print(score.table(markdown=arguments.markdown))
+    if arguments.json is not None:
+        score.save(arguments.json)
+    return 0
+
+
+def segment(argv: list[str]) -> int:
+    """`wsfcn segment PHOTO... [flags]`."""
+    from . import flags
+
+    arguments = flags.parse(flags.SegmentArguments, "segment", argv)
+    if not arguments.photos:
+        raise ValueError("segment needs a photo or a folder of photos")
+    out = check_output_folder(arguments.out)
+    photos, missing = _collect(arguments.photos)
+    for problem in missing:
+        _complain(problem)
+    if not photos:
+        return 2
+    stems = _stems(photos)
+    if arguments.labels is not None and not arguments.labels.is_file():
+        raise FileNotFoundError(f"{arguments.labels}: no such label file")
+    model = _load(arguments.model)
+    from tqdm import tqdm
+
+    from .data.images import ImageError
+    from .data.labels import LabelError, read_labels
+    from .predict import segment as segment_photo
+    from .predict import working_size
+
+    base = model.recipe.protocol
+    protocol = arguments.protocol.applied(base, image_labels=arguments.labels is not None)
+    size = working_size(model, arguments.size)
+    labels = read_labels(arguments.labels, model.classes, photos) if arguments.labels else None
+    failed = len(missing)
+    for photo in tqdm(photos, desc="segment", unit="photo", disable=len(photos) < 2):
+        try:
+            known = None if labels is None else labels.get(photo.resolve())
+            if labels is not None and known is None:
+                raise LabelError(f"{photo}: has no line in {arguments.labels}")
+            with _warnings_as_notes():
+                result = segment_photo(model, photo, protocol, size=size, labels=known)
+            overlay, _, _ = result.save(out, stems[photo], protected=photos)
+        except (ImageError, LabelError, OSError, MemoryError) as error:
+            failed += 1
+            _complain(_message(error))
+        else:
+            areas = result.areas()
+            found = ", ".join(f"{name} {100 * areas[name]:.0f} %" for name in result.found)
+            line = f"{photo}: {found or 'no class found'} -> {overlay}"
+            tqdm.write(_printable(line), file=sys.stdout)
+    if failed == len(photos) + len(missing):
+        return 2
+    return 1 if failed else 0
+
+
+def run(argv: list[str]) -> int:
+    """`wsfcn run NOTEBOOK [-p NAME VALUE]... [-y FILE]`."""
+    from . import flags
+
+    arguments = flags.parse(flags.RunArguments, "run", argv)
+    out = check_output_folder(arguments.out)
+    parameters = _read_parameters(arguments.file) if arguments.file is not None else {}
+    parameters |= dict(arguments.parameters)
+    from .study.notebooks import run_notebook
+
+    done = run_notebook(
+        arguments.notebook, parameters, out, profile=arguments.profile, again=arguments.again
+    )
+    print(done)
+    return 0
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "train": (train, "train a recipe from image labels"),
+    "evaluate": (evaluate, "score the masks of a model on the data of its recipe"),
+    "segment": (segment, "segment photos: overlay with legend, index mask and JSON for each"),
+    "run": (run, "execute a notebook with checked parameters"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code. WSFCN_DEBUG=1 shows the traceback of an error."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"wsfcn {__version__}")
+        return 0
+    try:
+        if arguments[0] not in COMMANDS:
+            from .flags import nearest
+
+            raise ValueError(f"no command {arguments[0]!r}; {nearest(arguments[0], COMMANDS)}")
+        return COMMANDS[arguments[0]][0](arguments[1:])
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+    except BrokenPipeError:  # the reader of our output has left
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 141
+    except Exception as error:
+        if os.environ.get("WSFCN_DEBUG"):
+            raise
+        kinds = (OSError, ValueError, FloatingPointError, ImportError, MemoryError)
+        expected = isinstance(error, kinds)
+        if expected or type(error).__module__.split(".")[0] == "wsfcn":
+            _complain(_message(error))
+            return 2
+        kind = type(error).__name__
+        _complain(f"{kind}: {_message(error)} (a fault of wsfcn; WSFCN_DEBUG=1 shows where)")
+        return 3
+
+
+def _overview() -> str:
+    lines = ["usage: wsfcn COMMAND ...    (wsfcn COMMAND --help lists its flags)", ""]
+    return "\n".join([*lines, *(f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items())])
+
+
+def _load(name: str) -> Network:
+    from .build import load
+
+    return load(name)
+
+
+def _check_output_file(path: Path) -> None:
+    check_output_folder(path.parent)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; give a file name")
+
+
+def _collect(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Photos in the order given, folders expanded, each photo once; and what is wrong with paths.
+
+    Results of an earlier run that lie in a folder are no photos.
+    """
+    from .data.images import ImageError, list_images
+
+    photos: dict[Path, Path] = {}
+    problems = []
+    for path in paths:
+        try:
+            found = list_images(path)
+        except ImageError as error:
+            problems.append(str(error))
+            continue
+        for photo in found:
+            if photo == path or not photo.name.endswith(OWN_OUTPUT):
+                photos.setdefault(photo.resolve(), photo)
+    return list(photos.values()), problems
+
+
+def _stems(photos: Sequence[Path]) -> dict[Path, str]:
+    """A name for the results of each photo; photos of equal stem get their suffix or a number."""
+    stems: dict[Path, str] = {}
+    taken: set[str] = set()
+    for photo in photos:
+        stem, number = photo.stem, 2
+        if stem in taken:
+            stem = f"{photo.stem}_{photo.suffix.lstrip('.')}"
+        while stem in taken:
+            stem, number = f"{photo.stem}_{number}", number + 1
+        taken.add(stem)
+        stems[photo] = stem
+    return stems
+
+
+def _read_parameters(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is not YAML ({error})") from None
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ValueError(f"{path}: needs lines of 'name: value'")
+    return values
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _complain(message: str) -> None:
+    """One line on stderr, whatever the message holds, and not in the middle of a progress bar."""
+    bars = sys.modules.get("tqdm")
+    with bars.tqdm.external_write_mode(file=sys.stderr) if bars else nullcontext():
+        print(f"wsfcn: {_printable(message)}", file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """The text on one line, control characters and broken names escaped."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Warnings inside, such as that of an animation, become lines like those of errors."""
+
+    def note(message: Warning | str, *_: Any, **__: Any) -> None:
+        _complain(f"note: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = note
+        yield

@@ -1,0 +1,57 @@
+"""Writing results: all files of a result or none, and never over what was given as input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+
+def check_output_folder(folder: str | Path) -> Path:
+    """The folder, if results can be written into it; nothing is created yet.
+
+    Raises NotADirectoryError where a file is in the way, PermissionError where the folder (or
+    the nearest one above it that exists) is read-only. Call it before long work starts.
+    """
+    folder = Path(folder).expanduser()
+    existing = folder.absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{folder}: cannot be a folder, {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder}: cannot write there, {existing} is read-only")
+    return folder
+
+
+def write_all(
+    folder: str | Path, contents: Mapping[str, bytes], protected: Collection[Path] = ()
+) -> list[Path]:
+    """Write files `name -> content` into the folder (created if needed), all of them or none.
+
+    Each file first grows under a temporary name and is then renamed, so that no reader ever
+    sees half a file. Raises FileExistsError where a file is one of the `protected` (inputs).
+    """
+    folder = check_output_folder(folder)
+    targets = {folder / name: content for name, content in contents.items()}
+    inputs = {path.resolve() for path in protected}
+    for target in targets:
+        if target.resolve() in inputs:
+            raise FileExistsError(f"{target}: is an input and is not overwritten; choose another")
+        if target.is_dir():
+            raise IsADirectoryError(f"{target}: is a folder, so no file can be written there")
+    folder.mkdir(parents=True, exist_ok=True)
+    pending = {target: target.with_name(f".{target.name}.{os.getpid()}") for target in targets}
+    new = [target for target in targets if not target.exists()]
+    try:
+        for target, temporary in pending.items():
+            temporary.write_bytes(targets[target])
+        for target, temporary in pending.items():
+            temporary.replace(target)
+    except BaseException:
+        for leftover in (*pending.values(), *new):
+            with suppress(OSError):
+                leftover.unlink(missing_ok=True)
+        raise
+    return list(targets)

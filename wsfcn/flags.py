@@ -1,0 +1,190 @@
+"""Flags of the command line: derived from the settings, parsed by tyro, complained in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import io
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg
+
+from . import recipes
+from .protocols import Protocol
+from .recipes import Recipe
+from .settings import SettingsError
+
+T = TypeVar("T")
+Switch = Literal["on", "off"]
+
+
+@dataclass(frozen=True)
+class ProtocolFlags:
+    """How masks are made; what is not given is as in the recipe of the model."""
+
+    scales: tuple[float, ...] = ()
+    """Image scales that are averaged, e.g. 0.5 1 1.5."""
+    flip: Switch | None = None
+    """Average with the mirrored image."""
+    class_filter: float | None = None
+    """Drop classes whose probability is not above this."""
+    background: Literal["softmax", "constant", "power"] | None = None
+    """Background map: the network's own, a constant, or the network's to a power."""
+    background_value: float | None = None
+    """The constant or the power."""
+
+    def applied(self, base: Protocol, **more: Any) -> Protocol:
+        """The protocol with the given flags changed, renamed if anything changed."""
+        if self.background in ("constant", "power") and self.background_value is None:
+            raise SettingsError(f"--background {self.background} needs --background-value")
+        changes = {k: v for k, v in asdict(self).items() if v not in (None, ())} | more
+        if "flip" in changes:
+            changes["flip"] = changes["flip"] == "on"
+        changed = base.change(changes)
+        if changed == base:
+            return base
+        scales = "x".join(f"{s:g}" for s in changed.scales)
+        name = "single-scale" if changed.scales == (1.0,) else f"scales {scales}"
+        name += "+flip" if changed.flip else ""
+        name += ", labels given" if changed.image_labels else ""
+        return changed.change({"name": name})
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train a recipe from image labels; every setting of the recipe is a flag."""
+
+    recipe: Annotated[Recipe, arg(name="")]
+    out: Path | None = None
+    """Folder of the run; default runs/NAME."""
+    resume: bool = False
+    """Go on with the run that the folder holds."""
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Score the masks of a model on the data of its recipe."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """Name of shipped weights or path of a .safetensors file."""
+    split: Literal["val", "train"] = "val"
+    """Which images."""
+    json: Path | None = None
+    """Also write the score to this file."""
+    limit: int | None = None
+    """Only the first so many images."""
+    size: int | None = None
+    """Longest side in px at which the network works; default twice its training crop."""
+    image_labels: Switch | None = None
+    """The true image labels replace the class filter."""
+    markdown: bool = False
+    """Print the table as Markdown."""
+    protocol: Annotated[ProtocolFlags, arg(name="")] = ProtocolFlags()
+
+
+@dataclass(frozen=True)
+class SegmentArguments:
+    """Segment photos: overlay with legend, class index mask and JSON for each."""
+
+    photos: Annotated[Positional[tuple[Path, ...]], arg(metavar="PHOTO...")]
+    """Photos, or folders of photos."""
+    model: str = "lite-scenes"
+    """Name of shipped weights or path of a .safetensors file."""
+    out: Path = Path("segmented")
+    """Folder for the results."""
+    size: int | None = None
+    """Longest side in px at which the network works; default twice its training crop."""
+    labels: Path | None = None
+    """CSV of known image labels, 'file, class; class' a line."""
+    protocol: Annotated[ProtocolFlags, arg(name="")] = ProtocolFlags()
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """Execute a notebook with parameters that are checked before it starts."""
+
+    notebook: Annotated[Positional[str], arg(metavar="NOTEBOOK")]
+    """The .ipynb file, or the name of one of the course."""
+    parameters: Annotated[UseAppendAction[tuple[tuple[str, str], ...]], arg(aliases=["-p"])] = ()
+    """NAME VALUE; give it again for another parameter."""
+    file: Annotated[Path | None, arg(aliases=["-y"])] = None
+    """YAML file of parameters; those of -p win."""
+    profile: Literal["smoke", "laptop", "paper"] | None = None
+    """Amount of work; default smoke."""
+    out: Path = Path("runs/notebooks")
+    """Folder of the executed notebook."""
+    again: bool = False
+    """Execute also where the same run lies in the folder already."""
+
+
+def known_recipes() -> dict[str, Callable[[], Recipe]]:
+    """Functions of `wsfcn.recipes` that return a recipe, by name."""
+    return {
+        name: function
+        for name, function in vars(recipes).items()
+        if inspect.isfunction(function)
+        and inspect.signature(function).return_annotation in ("Recipe", Recipe)
+    }
+
+
+def find_recipe(name: str) -> Recipe:
+    """NAME, or NAME/ROW for a row of Table I. SettingsError with the nearest name."""
+    known = known_recipes()
+    base, _, row = name.replace("-", "_").partition("/")
+    if base not in known:
+        raise SettingsError(f"no recipe {name!r}; {nearest(base, known)}")
+    recipe = known[base]()
+    if not row:
+        return recipe
+    rows = recipes.table1(recipe)
+    if row not in rows:
+        raise SettingsError(f"no row {row!r} in Table I; {nearest(row, rows)}")
+    return rows[row]
+
+
+def parse(kind: type[T], command: str, argv: list[str], default: T | None = None) -> T:
+    """Parse flags; tyro's boxed complaint becomes one SettingsError line."""
+    caught = io.StringIO()
+    extra: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(caught):
+            return tyro.cli(kind, prog=f"wsfcn {command}", args=argv, **extra)
+    except SystemExit as leaving:
+        if leaving.code:
+            raise SettingsError(_unboxed(caught.getvalue(), command)) from None
+        raise
+
+
+def _unboxed(box: str, command: str) -> str:
+    """The first message of tyro's box, and the nearest flag that it suggests."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│ ") for line in plain.splitlines() if not re.search("[╭╰]", line)]
+    lines = ["\0" if re.fullmatch("[─-]{5,}", line) else line for line in lines if line]
+    if "╭" not in plain and lines[1:2] == ["\0"]:  # without UTF-8 the title has a rule below it
+        lines = lines[2:]
+    first, _, rest = " ".join(lines).partition("\0")
+    first = first.strip()
+    first = re.sub(r"Error parsing (?:recipe\.)?([\w.-]+): ([\w.]+): ", r"\1.\2: ", first)
+    first = re.sub(
+        r"Error parsing (\S+): no type matching \{None\}\|(.+?) could .*? from \[(.*?)\].*",
+        r"\1: needs \2, got \3",
+        first,
+    )
+    first = re.sub(r"Error parsing (\S+): .*arguments: \[(.*)\]", r"\1: cannot read \2", first)
+    hint = re.search(r"Perhaps you meant:\s*(--[\w.-]+)", rest)
+    if hint:
+        return f"{first}; did you mean {hint[1]}?"
+    return f"{first}; see wsfcn {command} --help" if first else f"see wsfcn {command} --help"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not known."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
