@@ -199,7 +199,7 @@ def designs(artist: Artist, split: Split) -> dict[str, tuple[Design, ...]]:
     return listed
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def draw(design: Design, side: int) -> Image.Image:
     """The object alone: RGBA, trimmed, its longer side `side` px (give or take a pixel).
 
@@ -207,14 +207,15 @@ def draw(design: Design, side: int) -> Image.Image:
     artist's package is missing. Twemoji is enlarged beyond 72 px, so its edges grow soft.
     """
     if design.artist == "twemoji":
-        picture = _without_surroundings(design, _twemoji(design.code))
-        picture = picture.crop(picture.getchannel("A").getbbox())
-        scale = side / max(picture.size)
-        size = [max(1, round(length * scale)) for length in picture.size]
-        return picture.resize((size[0], size[1]), Image.Resampling.BICUBIC)
-    left, top, right, bottom = _extent(design)
-    whole = max(8, round(side / max(right - left, bottom - top)))
-    picture = _without_surroundings(design, _openmoji(design.code, whole))
+        small = _without_surroundings(design, _twemoji(design.code))
+        small = small.crop(small.getchannel("A").getbbox())
+        scale = side / max(small.size)
+        size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))
+        picture = small.resize(size, Image.Resampling.BICUBIC)
+    else:
+        left, top, right, bottom = _extent(design)
+        whole = max(8, round(side / max(right - left, bottom - top)))
+        picture = _without_surroundings(design, _openmoji(design.code, whole))
     return picture.crop(picture.getchannel("A").getbbox())
 
 
@@ -267,7 +268,7 @@ def _package(artist: str) -> Path:
     return Path(next(iter(found.submodule_search_locations)))
 
 
-def credits(artists: Iterable[str] = ("openmoji", "twemoji")) -> list[str]:
+def credit_lines(artists: Iterable[str] = ("openmoji", "twemoji")) -> list[str]:
     """The line that a picture made with an artist's designs has to carry."""
     lines = {
         "openmoji": "Emoji by OpenMoji (openmoji.org), CC BY-SA 4.0",

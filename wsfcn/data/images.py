@@ -31,10 +31,11 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     for anything that is missing, damaged, larger than `max_pixels`, or no image.
     """
     with _opened(path, max_pixels) as image:
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # phones store a preview as a second picture
-            warnings.warn(f"{path}: only the first of {frames} frames is used", stacklevel=2)
-        return to_rgb(image, str(path))
+        pixels = to_rgb(image, str(path))
+        frames = _frames(image)
+    if frames > 1:
+        warnings.warn(f"{path}: only the first of {frames} frames is used", stacklevel=2)
+    return pixels
 
 
 def to_rgb(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
@@ -44,15 +45,20 @@ def to_rgb(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
     """
     if min(image.size) < 1:
         raise ImageError(f"{name}: has no pixels ({image.width} x {image.height})")
-    upright = _upright(image)
-    if upright.mode.startswith(("I", "F")):
-        grey = _to_eight_bits(np.asarray(upright), name)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if upright.has_transparency_data:
-        picture = upright.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return np.array(Image.alpha_composite(white, picture).convert("RGB"))
-    return np.array(upright.convert("RGB"))
+    try:
+        upright = _upright(image)
+        if upright.mode.startswith(("I", "F")):
+            grey = _to_eight_bits(np.asarray(upright), name)
+            return np.repeat(grey[..., None], 3, axis=2)
+        if upright.has_transparency_data:
+            picture = upright.convert("RGBA")
+            white = Image.new("RGBA", picture.size, "white")
+            upright = Image.alpha_composite(white, picture)
+        return np.array(upright.convert("RGB"))
+    except (OSError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{name}: cannot be converted to RGB ({error})") from None
 
 
 def read_mask(path: str | Path, num_classes: int | None = None) -> NDArray[np.uint8]:
@@ -104,21 +110,20 @@ def list_images(place: str | Path) -> list[Path]:
 
 @contextmanager
 def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
-    """The decoded image; whatever goes wrong until the block ends becomes an ImageError."""
+    """The decoded image; whatever goes wrong in decoding becomes an ImageError."""
     path = Path(path)
     _check_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit
             image = Image.open(path)
-        with image:
-            if image.width * image.height > max_pixels:
-                raise ImageError(
-                    f"{path}: {image.width} x {image.height} px are more than the limit of "
-                    f"{max_pixels / 1e6:.3g} million; shrink the image or raise max_pixels"
-                )
-            image.load()
-            yield image
+        if image.width * image.height > max_pixels:
+            image.close()
+            raise ImageError(
+                f"{path}: {image.width} x {image.height} px are more than the limit of "
+                f"{max_pixels:,}; shrink the image or raise max_pixels"
+            )
+        image.load()
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -134,6 +139,16 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImageError(f"{path}: the image is truncated or damaged ({reason})") from None
+    with image:
+        yield image
+
+
+def _frames(image: Image.Image) -> int:
+    """Frames of an animation or pages; phones store a preview as a second picture (MPO)."""
+    try:
+        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    except Exception:  # a frame that is not wanted may be damaged
+        return 1
 
 
 def _check_file(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +66,8 @@ class SceneSet:
             raise ValueError(f"split: must be 'train' or 'val', not {split!r}")
         if count < 1:
             raise ValueError(f"count: must be at least 1, not {count}")
+        if seed < 0:
+            raise ValueError(f"seed: must be 0 or more, not {seed}")
         self.settings, self.count, self.seed, self.split = settings, count, seed, split
         self._designs = {k: v for k, v in designs(settings.artwork, split).items() if v}
         draw(self._designs["cat"][0], 64)  # a missing package is reported here
@@ -185,7 +186,7 @@ def _sprite(design: Design, side: int, limit: int, random: np.random.Generator) 
     """The design at a size in px, mirrored and rotated a little, its colours slightly changed."""
     master = draw(design, 1 << max(5, (side - 1).bit_length()))
     if random.random() < 0.5:
-        master = _mirrored(design, max(master.size))
+        master = master.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     scale = side / max(master.size)
     angle = random.uniform(-12, 12)
     turned = master.rotate(angle, Image.Resampling.BILINEAR, expand=True)
@@ -196,11 +197,6 @@ def _sprite(design: Design, side: int, limit: int, random: np.random.Generator) 
     colours = sprite.convert("RGB").convert("RGB", matrix)
     colours.putalpha(sprite.getchannel("A"))
     return colours
-
-
-@lru_cache(maxsize=1024)
-def _mirrored(design: Design, side: int) -> Image.Image:
-    return draw(design, side).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
 def _colour_change(hue: float, brightness: float) -> tuple[float, ...]:
