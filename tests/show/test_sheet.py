@@ -1,3 +1,4 @@
+import base64
 import io
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_sheet_of_scenes():
     assert len(figure.axes) == 10
     names = {t.get_text() for axes in figure.axes if axes.legend_ for t in axes.legend_.texts}
     assert names and names <= set(VOC_CLASSES)
-    assert all(name in figure.get_label() for name in names)
+    assert all(name in figure.alt for name in names)
     assert figure.texts[0].get_text() == "Scenes"
     assert pixels(figure).std() > 20
 
@@ -69,6 +70,15 @@ def test_figures_are_not_kept_by_pyplot():
     before = plt.get_fignums()
     contact_sheet(SceneSet(Scenes(size=64), 2, 0, "val"), 2)
     assert plt.get_fignums() == before
+
+
+def test_a_notebook_gets_the_picture_and_its_alternative_text():
+    figure = contact_sheet(SceneSet(Scenes(size=64), 2, 0, "val"), 2)
+    bundle, metadata = figure._repr_mimebundle_()
+    shown = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
+    assert shown.width == 2 * 1.75 * 150
+    assert metadata["image/png"]["alt"] == figure.alt
+    assert figure.alt.startswith("2 images with their masks")
 
 
 def test_wrong_arguments_are_named():

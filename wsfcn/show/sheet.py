@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..data.sample import IGNORE, Dataset, Sample
 from .colours import class_colours, overlay
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from .figures import ShownFigure
 
 _CELL = 1.75  # inches, side of an image
 _NAMES = 0.42  # inches below an overlay, room for two lines of names
@@ -29,21 +27,23 @@ def contact_sheet(
     start: int = 0,
     title: str | None = None,
     alpha: float = 0.7,
-) -> Figure:
+) -> ShownFigure:
     """Samples start, start + 1, ... in rows: the image, below it the mask with class names.
 
     Classes have the colours of `class_colours`, and every name stands beside its colour. What a
-    mask ignores is white. Samples without a mask show the names alone. The figure is not
-    registered with pyplot, so it is shown once in a notebook; its label is a text alternative.
+    mask ignores is white. Samples without a mask show the names alone.
     """
-    from matplotlib.figure import Figure
-
     samples = _samples(dataset, start, count, columns)
     rows = -(-len(samples) // columns)
     columns = min(columns, len(samples))
     head = 0.4 if title else 0.06
     height = head + rows * (2 * _CELL + _NAMES)
-    figure = Figure(figsize=(columns * _CELL, height), dpi=150, facecolor="white")
+    figure = ShownFigure(
+        figsize=(columns * _CELL, height),
+        dpi=150,
+        facecolor="white",
+        alt=_describe(samples, dataset.classes),
+    )
     gap = 0.05  # inches around an image
     for place, sample in enumerate(samples):
         row, column = divmod(place, columns)
@@ -58,7 +58,6 @@ def contact_sheet(
         _write_names(axes, _names(sample, dataset.classes))
     if title:
         figure.text(0.5, 1 - 0.5 * head / height, title, ha="center", va="center", fontsize=12)
-    figure.set_label(_describe(samples, dataset.classes))
     return figure
 
 
@@ -99,8 +98,6 @@ def _names(sample: Sample, classes: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _write_names(axes: Axes, names: list[tuple[str, str]]) -> None:
-    from matplotlib.patches import Patch
-
     handles = [Patch(facecolor=colour, edgecolor="0.2", lw=0.5) for _, colour in names]
     axes.legend(
         handles,
