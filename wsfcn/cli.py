@@ -90,6 +90,7 @@ def segment(argv: list[str]) -> int:
     from .data.labels import LabelError, read_labels
     from .predict import segment as segment_photo
     from .predict import working_size
+    from .show.segmentation import percent
 
     base = model.recipe.protocol
     protocol = arguments.protocol.applied(base, image_labels=arguments.labels is not None)
@@ -101,7 +102,7 @@ def segment(argv: list[str]) -> int:
             known = None if labels is None else labels.get(photo.resolve())
             if labels is not None and known is None:
                 raise LabelError(f"{photo}: has no line in {arguments.labels}")
-            with _warnings_as_notes():
+            with _notes_about(photo):
                 result = segment_photo(model, photo, protocol, size=size, labels=known)
             overlay, _, _ = result.save(out, stems[photo], protected=photos)
         except (ImageError, LabelError, OSError, MemoryError) as error:
@@ -109,7 +110,7 @@ def segment(argv: list[str]) -> int:
             _complain(_message(error))
         else:
             areas = result.areas()
-            found = ", ".join(f"{name} {100 * areas[name]:.0f} %" for name in result.found)
+            found = ", ".join(f"{name} {percent(areas[name])}" for name in result.found)
             line = f"{photo}: {found or 'no class found'} -> {overlay}"
             tqdm.write(_printable(line), file=sys.stdout)
     if failed == len(photos) + len(missing):
@@ -182,9 +183,12 @@ def _overview() -> str:
 
 
 def _load(name: str) -> Network:
+    """The network, on a GPU where there is one."""
+    import torch
+
     from .build import load
 
-    return load(name)
+    return load(name).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _check_output_file(path: Path) -> None:
@@ -261,13 +265,17 @@ def _printable(text: str) -> str:
 
 
 @contextmanager
-def _warnings_as_notes() -> Iterator[None]:
-    """Warnings inside, such as that of an animation, become lines like those of errors."""
+def _notes_about(photo: Path) -> Iterator[None]:
+    """Warnings about the photo, such as that it is animated, become lines like errors."""
+    usual = warnings.showwarning
 
-    def note(message: Warning | str, *_: Any, **__: Any) -> None:
-        _complain(f"note: {message}")
+    def show(message: Warning | str, *rest: Any, **named: Any) -> None:
+        if str(message).startswith(str(photo)):
+            _complain(f"note: {message}")
+        else:
+            usual(message, *rest, **named)  # type: ignore[arg-type]
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = note
+        warnings.showwarning = show
         yield
