@@ -95,7 +95,11 @@ main(["--help"])
 print(time.perf_counter() - start, "torch" in sys.modules, "numpy" in sys.modules)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
     )
     seconds, torch_loaded, numpy_loaded = done.stdout.splitlines()[-1].split()
     assert float(seconds) < 0.5 and (torch_loaded, numpy_loaded) == ("False", "False")

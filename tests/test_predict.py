@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -319,8 +320,6 @@ def test_save_never_writes_over_an_input(toy_network, tmp_path):
 
 @pytest.mark.parametrize("method", ["write_bytes", "replace"])
 def test_save_is_all_or_nothing(toy_network, tmp_path, monkeypatch, method):
-    from pathlib import Path
-
     found = segment(toy_network(), photo())
     real, calls = getattr(Path, method), []
 
@@ -373,6 +372,7 @@ def test_photo_of_12_megapixels_in_bounded_memory(tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        cwd=Path(__file__).parents[1],
     )
     height, width, n, h, w, peak = map(int, done.stdout.split())
     assert (height, width) == (4000, 3000)  # upright
