@@ -129,6 +129,7 @@ def _execute(
                 _escape(partial),
                 values,
                 kernel_name=kernel.NAME,
+                language="python",
                 kernel_manager_class=manager,
                 resources={"metadata": {"path": str(target.parent.absolute())}},
                 execution_timeout=cell_seconds and max(1, round(cell_seconds)),

@@ -62,10 +62,11 @@ def sync(
         except NotebookError as error:
             problems.append(str(error))
             continue
-        asked = _with_parameters(name, cells)
-        if text is None or _essence(asked) != _essence(text):
-            written += _write(text_path, _to_text(asked))
-        written += _write(notebook_path, _to_notebook(asked))
+        before = None if text is None else _essence(text)
+        _set_parameters(name, cells)
+        if _essence(cells) != before:  # else the text stays as its author laid it out
+            written += _write(text_path, _to_text(cells))
+        written += _write(notebook_path, _to_notebook(cells))
         problems += _problems(folder, name)
     return written, problems
 
@@ -112,13 +113,11 @@ def _parameter_problems(name: str, cells: list[Any]) -> list[str]:
     return [f"{name}: the parameters cell is not its schema's ({new[0]:.60}); run sync"]
 
 
-def _with_parameters(name: str, cells: list[Any]) -> list[Any]:
-    """The cells, with the parameters cell as the schema has it."""
-    if name in PARAMETERS:
-        for cell in cells:
-            if "parameters" in cell["metadata"].get("tags", ()):
-                cell["source"] = parameters_cell(PARAMETERS[name])
-    return cells
+def _set_parameters(name: str, cells: list[Any]) -> None:
+    """Make the parameters cell what its schema says."""
+    for cell in cells if name in PARAMETERS else ():
+        if "parameters" in cell["metadata"].get("tags", ()):
+            cell["source"] = parameters_cell(PARAMETERS[name])
 
 
 def _edited_later(notebook_path: Path, notebook: Any, text_path: Path, text: list[Any]) -> bool:

@@ -1,0 +1,198 @@
+"""An executed notebook as HTML for a page: text, code, outputs, figures; no scripts."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .markdown import Renderer, tex_to_mathml
+from .record import MIME
+from .sources import read_notebook
+
+PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SOLUTION = "<details><summary>Solution</summary>"
+PROGRESS = re.compile(r"\d+%\|.*\|\s*[\d.]+\w?/[\d.]+\w? \[")  # a tqdm bar
+CURSOR = re.compile(r"\x1b\[\d*[A-HJKf]")  # ANSI codes that move the cursor, not those of colour
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A notebook ready for a page.
+
+    body: HTML whose ids start with the name. headings: (level, id, HTML). summary: HTML of the
+    first paragraph. figure: the bytes of the first picture, PNG or JPEG, with its text `alt`.
+    seconds: what the execution took, where known. failed: whether an output is an error.
+    """
+
+    name: str
+    title: str
+    summary: str
+    body: str
+    headings: tuple[tuple[int, str, str], ...]
+    figure: bytes | None
+    alt: str
+    seconds: float | None
+    failed: bool
+
+
+def render_notebook(path: str | Path, others: Collection[str] = ()) -> Rendered:
+    """Render an executed notebook; `others` names the notebooks of the same page.
+
+    Raises NotebookError where it cannot be read.
+    """
+    path = Path(path)
+    notebook = read_notebook(path)
+    page = _Page(path, others)
+    for cell in _shown(notebook["cells"]):
+        page.add(cell)
+    body = "\n".join(page.parts)
+    titles = [text for level, _, text in page.renderer.headings if level == 1]
+    paragraph = re.search(r"<p>(.*?)</p>", body, re.DOTALL)
+    seconds = notebook["metadata"].get("wsfcn", {}).get("seconds")
+    return Rendered(
+        name=path.stem,
+        title=titles[0] if titles else html.escape(path.stem),
+        summary=re.sub(r"</?a\b[^>]*>", "", paragraph[1]) if paragraph else "",
+        body=body,
+        headings=tuple(page.renderer.headings),
+        figure=page.figure[0] if page.figure else None,
+        alt=page.figure[1] if page.figure else "",
+        seconds=seconds,
+        failed=page.failed,
+    )
+
+
+class _Page:
+    """The growing HTML of one notebook."""
+
+    def __init__(self, path: Path, others: Collection[str]) -> None:
+        self.renderer = Renderer(path.stem, others, str(path.parent))
+        self.parts: list[str] = []
+        self.figure: tuple[bytes, str] | None = None
+        self.failed = False
+
+    def add(self, cell: Any) -> None:
+        tags = cell["metadata"].get("tags", ())
+        if cell["cell_type"] == "markdown":
+            inside = self.renderer.render(cell["source"], cell.get("attachments"))
+            part = f'<div class="text">{inside}</div>'
+        elif cell["cell_type"] == "code":
+            part = f'<div class="code">{_code(cell["source"], tags)}{self._outputs(cell)}</div>'
+        else:
+            return
+        if "solution" not in tags:
+            self.parts.append(part)
+        elif self.parts and self.parts[-1].startswith(SOLUTION):  # one fold for neighbours
+            self.parts[-1] = self.parts[-1].removesuffix("</details>") + part + "</details>"
+        else:
+            self.parts.append(f"{SOLUTION}{part}</details>")
+
+    def _outputs(self, cell: Any) -> str:
+        return "".join(self._output(output, cell) for output in _joined(cell["outputs"]))
+
+    def _output(self, output: Any, cell: Any) -> str:
+        kind = output["output_type"]
+        if kind == "stream":
+            text = settle(output["text"])
+            return _pre(text, output["name"]) if text.strip() else ""
+        if kind == "error":
+            self.failed = True
+            return _pre("\n".join(output["traceback"]), "error")
+        return self._data(output, cell)
+
+    def _data(self, output: Any, cell: Any) -> str:
+        data = output["data"]
+        if MIME in data:
+            return _pre(data["text/plain"], "record")
+        if "text/html" in data:
+            return f'<div class="rich" tabindex="0">{data["text/html"]}</div>'
+        for mime in PICTURES:
+            if mime in data:
+                return self._picture(mime, data[mime], output["metadata"].get(mime, {}), cell)
+        if WIDGET in data:
+            return ""  # a live widget: without its kernel there is only a name to show
+        if "text/markdown" in data:
+            return f'<div class="text">{self.renderer.render(data["text/markdown"])}</div>'
+        if "text/latex" in data:
+            return tex_to_mathml(data["text/latex"].strip().strip("$"), block=True)
+        return _pre(data["text/plain"], "value") if "text/plain" in data else ""
+
+    def _picture(self, mime: str, content: str, metadata: Any, cell: Any) -> str:
+        if mime == "image/svg+xml":
+            content = base64.b64encode(content.encode()).decode()
+        content = "".join(content.split())
+        alt = metadata.get("alt") or cell["metadata"].get("alt") or self._default_alt()
+        if self.figure is None and mime != "image/svg+xml":
+            self.figure = base64.b64decode(content), alt
+        sides = (
+            f' {side}="{int(metadata[side])}"' for side in ("width", "height") if side in metadata
+        )
+        source = f"data:{mime};base64,{content}"
+        return (
+            f'<p class="figure"><img src="{source}"{"".join(sides)} alt="{html.escape(alt)}"></p>'
+        )
+
+    def _default_alt(self) -> str:
+        if not self.renderer.headings:
+            return "Figure"
+        text = re.sub(r"<[^>]*>", "", self.renderer.headings[-1][2])
+        return f"Figure of the section {html.unescape(text)}"
+
+
+def settle(text: str) -> str:
+    """What a terminal would show in the end: rewritten lines once, progress bars not at all."""
+    lines = []
+    for line in CURSOR.sub("", text).split("\n"):
+        last = next((part for part in reversed(line.split("\r")) if part.strip()), "")
+        if not PROGRESS.search(last):
+            lines.append(last.rstrip())
+    return "\n".join(lines).strip("\n")
+
+
+def _shown(cells: list[Any]) -> list[Any]:
+    """Without empty cells, and with the parameters of the run instead of the defaults."""
+    tagged = [set(cell["metadata"].get("tags", ())) for cell in cells]
+    given = any("injected-parameters" in tags for tags in tagged)
+    hidden = {"remove-cell", "papermill-error-cell-tag"} | ({"parameters"} if given else set())
+    pairs = zip(cells, tagged, strict=True)
+    return [cell for cell, tags in pairs if cell["source"].strip() and not tags & hidden]
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Outputs with neighbouring pieces of the same stream joined."""
+    joined: list[Any] = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output["output_type"] == "stream" and last.get("name") == output["name"]:
+            joined[-1] = {**last, "text": last["text"] + output["text"]}
+        else:
+            joined.append(output)
+    return joined
+
+
+def _code(source: str, tags: Collection[str]) -> str:
+    if "injected-parameters" in tags:
+        title = '<p class="note">Parameters of this run</p>'
+        return title + _highlight(source.removeprefix("# Parameters\n"))
+    code = _highlight(source)
+    return f"<details><summary>Code</summary>{code}</details>" if "hide-input" in tags else code
+
+
+def _highlight(source: str) -> str:
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import get_lexer_by_name
+
+    return str(highlight(source, get_lexer_by_name("ipython3"), HtmlFormatter(cssclass="input")))
+
+
+def _pre(text: str, kind: str) -> str:
+    from nbconvert.filters import ansi2html
+
+    return f'<pre class="{kind}" tabindex="0">{ansi2html(text)}</pre>'
