@@ -23,7 +23,7 @@ def test_splits_share_no_design_of_a_class_with_more_than_two(artist):
     assert tuple(train) == tuple(val) == VOC_CLASSES
     for name in VOC_CLASSES:
         every = set(train[name]) | set(val[name])
-        if len(every) > 2:
+        if len(every) > 2 and name != "bus":  # buses have nothing in common, see the module
             assert train[name] and val[name] and not set(train[name]) & set(val[name]), name
         else:
             assert train[name] == val[name], name
@@ -79,13 +79,20 @@ def test_every_design_is_drawn_trimmed_and_at_its_size(artist, side):
 
 def test_water_under_boats_is_erased():
     water = np.array((146, 211, 245))
-    for code in ("26f5", "1f6e5", "1f6a4"):
+    for code in ("26f5", "1f6e5", "1f6a4", "1f6a2", "26f4"):
         pixels = np.asarray(draw(Design("openmoji", code, "boat"), 256)).astype(int)
         blue = (np.abs(pixels[..., :3] - water).max(-1) < 12) & (pixels[..., 3] > 200)
         lower = blue[len(blue) // 2 :]  # the windscreen of the speedboat has the same blue
         assert lower.sum() < 30, code
         whole = np.asarray(artwork._openmoji(code, 256)).astype(int)
         assert (np.abs(whole[..., :3] - water).max(-1) < 12).sum() > 5000  # there was some
+
+
+def test_ships_that_were_cut_off_are_whole():
+    for code in ("1f6a2", "26f4"):
+        alpha = np.asarray(draw(Design("openmoji", code, "boat"), 200).getchannel("A")) > 127
+        assert (alpha == alpha[:, ::-1]).mean() > 0.99  # a mirrored half
+        assert alpha[: len(alpha) // 2, :10].mean() < 0.6  # pointed, not cut, at either end
 
 
 def test_lamp_beside_the_sofa_is_erased():

