@@ -118,6 +118,16 @@ def test_missing_artwork_names_the_package(artist, monkeypatch):
         artwork._package.cache_clear()
 
 
+def test_missing_photographs_name_the_package(monkeypatch):
+    from wsfcn.data import grounds as module
+
+    module._photograph.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    grass = grounds("train")["meadow"][0]
+    with pytest.raises(ImportError, match="pip install scikit-image"):
+        grass.paint(32, np.random.default_rng(0))
+
+
 @needs_twemoji
 def test_twemoji_is_another_domain_with_the_same_classes():
     dataset = SceneSet(Scenes(size=64, artwork="twemoji"), 38, 0, "val")

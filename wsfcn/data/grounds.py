@@ -208,10 +208,11 @@ def _mottled(side: int, random: Random) -> Picture:
 def _photograph(package: str, path: str) -> Image.Image:
     """A photograph from a package's folder; the package is not imported."""
     found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    file = Path(next(iter(found.submodule_search_locations or ()), "")) / path if found else None
+    if file is None or not file.is_file():
         name = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
-        raise ImportError(f"the grounds of the scenes need the photographs of pip install {name}")
-    with Image.open(Path(next(iter(found.submodule_search_locations))) / path) as image:
+        raise ImportError(f"the scenes need {path}, which comes with pip install {name}")
+    with Image.open(file) as image:
         picture = image.convert("L" if image.mode == "L" else "RGB")
     picture.thumbnail((768, 768))  # crops of a larger one would only cost time
     return picture
