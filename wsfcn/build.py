@@ -14,7 +14,6 @@ from .model.aspp import ASPP
 from .model.decoder import Decoder, StochasticGate
 from .model.efficientnet import EfficientNetLite
 from .model.fca import FCA
-from .model.layers import freeze
 from .model.network import Network
 from .model.sf2 import SF2
 from .model.skip_gci import SkipGCI
@@ -23,13 +22,11 @@ from .weak.scores import ngwp_scores
 
 
 def _backbone(settings: Model) -> nn.Module:
-    backbone = EfficientNetLite("0")
+    backbone = EfficientNetLite("0", stages=settings.stages, frozen=settings.frozen)
     if settings.pretrained:
         tensors = weights.imagenet_efficientnet_lite("0")
         own = backbone.state_dict()
         weights.load_state(backbone, {k: tensors[k] for k in own if k in tensors}, "ImageNet file")
-    if settings.frozen_backbone:
-        freeze([backbone])
     return backbone
 
 

@@ -31,7 +31,9 @@ class Protocol(Settings):
     def describe(self) -> str:
         """One line for tables and picture captions."""
         scales = ", ".join(f"{s:g}" for s in self.scales)
-        labels = "image labels given" if self.image_labels else f"class filter {self.class_filter:g}"
+        labels = (
+            "image labels given" if self.image_labels else f"class filter {self.class_filter:g}"
+        )
         background = self.background
         if background != "softmax":
             background += f" {self.background_value:g}"

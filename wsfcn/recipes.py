@@ -17,8 +17,8 @@ class Scenes(Settings):
     """Emoji scenes: what a drawn scene looks like. Sizes are fractions of the scene's side."""
 
     size: int = Field(128, ge=32, le=1024, description="side of the square scene, px")
-    objects: tuple[Positive, Positive] = Field((1, 3), description="fewest and most objects")
-    object_size: tuple[float, float] = Field((0.35, 0.75), description="smallest and largest")
+    objects: tuple[Positive, Positive] = Field((1, 2), description="fewest and most objects")
+    object_size: tuple[float, float] = Field((0.4, 0.85), description="smallest and largest")
     occlusion: Fraction = Field(0.25, description="largest share of an object that may be hidden")
     co_occurrence: Fraction = Field(0.3, description="chance of a class to come with its ground")
     artwork: Literal["openmoji", "twemoji"] = "openmoji"
@@ -61,7 +61,8 @@ class Model(Settings):
 
     backbone: Literal["efficientnet_lite0"] = "efficientnet_lite0"
     pretrained: bool = Field(True, description="start from ImageNet weights")
-    frozen_backbone: bool = Field(True, description="train only the new layers")
+    stages: int = Field(5, ge=3, le=7, description="stages of the backbone that are built")
+    frozen: int = Field(3, ge=1, le=7, description="leading stages of the backbone kept frozen")
     context: Literal["fca", "mclm", "aspp"] = "fca"
     fusion: Literal["sf2", "skip_gci"] = "sf2"
     width: int = Field(64, ge=8, le=1024, description="channels after the context module")
@@ -125,12 +126,6 @@ class Recipe(Settings):
     weak: Weak = Weak()
     train: Train = Train()
     protocol: Protocol = Protocol()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Recipe:
-        if self.train.views and not self.model.frozen_backbone:
-            raise ValueError("train.views: features can be cached only with model.frozen_backbone")
-        return self
 
 
 def lite_scenes() -> Recipe:

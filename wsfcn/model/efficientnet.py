@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from .layers import Features, FixedStatsBatchNorm2d, folded, freeze, freeze_batch_norms
 
-# kernel, repeats, input, output, expansion, stride: the seven stages of EfficientNet-B0.
+# kernel, repeats, channels, expansion, stride: the seven stages of EfficientNet-B0.
 STAGES = (
-    (3, 1, 32, 16, 1, 1),
-    (3, 2, 16, 24, 6, 2),
-    (5, 2, 24, 40, 6, 2),
-    (3, 3, 40, 80, 6, 2),
-    (5, 3, 80, 112, 6, 1),
-    (5, 4, 112, 192, 6, 2),
-    (3, 1, 192, 320, 6, 1),
+    (3, 1, 16, 1, 1),
+    (3, 2, 24, 6, 2),
+    (5, 2, 40, 6, 2),
+    (3, 3, 80, 6, 2),
+    (5, 3, 112, 6, 1),
+    (5, 4, 192, 6, 2),
+    (3, 1, 320, 6, 1),
 )
 SCALES = {"0": (1.0, 1.0), "1": (1.0, 1.1), "2": (1.1, 1.2)}  # width, depth
 HEAD_CHANNELS = 1280
@@ -78,63 +78,74 @@ class EfficientNetLite(nn.Module):
     """EfficientNet-Lite with low features at 1/4 (24 channels) and high ones at 1/`stride`.
 
     Strides beyond `stride` (8, 16 or 32) become dilations, so that the ImageNet weights stay
-    valid. With ``classifier=True`` the ImageNet head is kept: ``classify`` then gives logits
-    and class activation maps.
+    valid. `stages` of the seven are built; the first `frozen` of them do not train (at least one:
+    stem and first block never do). With ``classifier=True`` the ImageNet head is kept:
+    ``classify`` then gives logits and the map they are pooled from.
     """
 
     mean = (127 / 255,) * 3
     std = (128 / 255,) * 3
 
-    def __init__(self, variant: str = "0", stride: int = 8, classifier: bool = False) -> None:
+    def __init__(
+        self,
+        variant: str = "0",
+        *,
+        stride: int = 8,
+        stages: int = 7,
+        frozen: int = 1,
+        classifier: bool = False,
+    ) -> None:
         super().__init__()
         width, depth = SCALES[variant]
         self._conv_stem = nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False)
         self._bn0 = _norm(32)
         blocks: list[MBConv] = []
-        reached, dilation = 2, 1
-        for index, (kernel, repeats, inputs, outputs, expansion, step) in enumerate(STAGES):
-            inputs = 32 if index == 0 else _round_channels(inputs, width)
+        ends: list[int] = []
+        reached, dilation, channels = 2, 1, 32
+        for index, (kernel, repeats, outputs, expansion, step) in enumerate(STAGES[:stages]):
             outputs = _round_channels(outputs, width)
             # Lite variants never scale the first and the last stage in depth.
             if index not in (0, len(STAGES) - 1):
                 repeats = math.ceil(depth * repeats)
-            dilation_before = dilation
+            # The first block of a stage whose stride is dropped still sees the finer grid.
+            first_dilation = dilation
             if reached * step > stride:
                 dilation, step = dilation * step, 1
             reached *= step
             for repeat in range(repeats):
-                first = repeat == 0
-                blocks.append(
-                    MBConv(
-                        inputs if first else outputs,
-                        outputs,
-                        kernel,
-                        expansion,
-                        step if first else 1,
-                        dilation_before if first else dilation,
-                    )
-                )
-            if index == 1:
-                self.low_index, self.low_channels = len(blocks) - 1, outputs
-        self._blocks = nn.ModuleList(blocks)
-        self.high_channels = outputs
+                first = (step, first_dilation) if repeat == 0 else (1, dilation)
+                blocks.append(MBConv(channels, outputs, kernel, expansion, *first))
+                channels = outputs
+            ends.append(len(blocks))
+        self._blocks = nn.Sequential(*blocks)
+        self.low_end, self.low_channels = ends[1], _round_channels(STAGES[1][2], width)
+        self.high_channels = channels
+        self.frozen_end = ends[max(frozen, 2) - 1]
         self.has_classifier = classifier
         if classifier:
-            self._conv_head = nn.Conv2d(outputs, HEAD_CHANNELS, 1, bias=False)
+            self._conv_head = nn.Conv2d(channels, HEAD_CHANNELS, 1, bias=False)
             self._bn1 = _norm(HEAD_CHANNELS)
             self._fc = nn.Linear(HEAD_CHANNELS, 1000)
         freeze_batch_norms(self)
-        freeze([self._conv_stem, self._blocks[0]])
+        freeze([self._conv_stem, *self._blocks[: ends[frozen - 1]]])
 
     def forward(self, x: Tensor) -> Features:
         """x: (B, 3, H, W), normalised."""
+        return self.rest(self.stem(x))
+
+    def stem(self, x: Tensor) -> Features:
+        """The stages that can be computed once where they are frozen; `high` is where they end."""
         x = F.relu6(folded(self._conv_stem, self._bn0, x), inplace=True)
         low = x
-        for index, block in enumerate(self._blocks):
+        for index, block in enumerate(self._blocks[: self.frozen_end], start=1):
             x = block(x)
-            if index == self.low_index:
+            if index == self.low_end:
                 low = x
         return Features(low=low, high=x)
+
+    def rest(self, features: Features) -> Features:
+        """The remaining stages, on what `stem` gave."""
+        return Features(features.low, self._blocks[self.frozen_end :](features.high))
 
     def classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """ImageNet logits (B, 1000) and the 1280-channel map (B, 1280, h, w) they are pooled from.

@@ -77,7 +77,28 @@ def folded(conv: nn.Conv2d, norm: FixedStatsBatchNorm2d, x: Tensor) -> Tensor:
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
     weight = conv.weight * scale[:, None, None, None]
+    if conv.groups > 1 and conv.dilation[0] > 1 and x.device.type == "cpu":
+        return _by_phases(x, weight, shift, conv.dilation[0])
     return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def _by_phases(x: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
+    """A size-keeping dilated depthwise convolution as undilated ones on dilation^2 subgrids.
+
+    Pixels of one phase (row and column modulo the dilation) see each other alone, so each phase
+    is an image of its own. On CPUs the undilated kernels are several times faster, above all
+    backwards.
+    """
+    height, width = x.shape[2:]
+    d, channels = dilation, x.shape[1]
+    x = F.pad(x, (0, -width % d, 0, -height % d))
+    h, w = x.shape[2] // d, x.shape[3] // d
+    x = x.permute(0, 2, 3, 1).reshape(-1, h, d, w, d, channels)
+    x = x.permute(0, 2, 4, 1, 3, 5).reshape(-1, h, w, channels).permute(0, 3, 1, 2)
+    x = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=channels)
+    x = x.permute(0, 2, 3, 1).reshape(-1, d, d, h, w, channels)
+    x = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, h * d, w * d, channels).permute(0, 3, 1, 2)
+    return x[:, :, :height, :width]
 
 
 def note(stages: Stages, name: str, value: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ class Output:
 class Network(nn.Module):
     """Image -> backbone -> context -> fusion -> gate -> decoder -> masks and scores.
 
-    backbone(images) gives Features(low at 1/4, high at 1/8); context(high) a map of the network's
-    width; fusion(low, context) the deep and the shallow stream; pooling(logits, probabilities)
+    backbone.rest(backbone.stem(images)) gives Features(low at 1/4, high at 1/8), the stem being
+    what can be computed once where it is frozen; context(high) a map of the network's width; fusion(low, context) the deep and the shallow stream; pooling(logits, probabilities)
     the (B, K) scores. `classes` are the K foreground names, `recipe` what the network was built
     from.
     """
@@ -87,10 +87,11 @@ class Network(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images: expected (B, 3, H, W), got {tuple(images.shape)}")
         images = images.contiguous(memory_format=torch.channels_last)
-        return self.head(self.backbone(images), images.shape[-2:], stages)
+        return self.finish(self.backbone.stem(images), images.shape[-2:], stages)
 
-    def head(self, features: Features, size: tuple[int, int], stages: bool = False) -> Output:
-        """Everything after the backbone, for features of images of `size` (H, W)."""
+    def finish(self, stem: Features, size: tuple[int, int], stages: bool = False) -> Output:
+        """Everything after the backbone's stem, for images of `size` (H, W)."""
+        features = self.backbone.rest(stem)
         kept: Stages = {} if stages else None
         note(kept, "low", features.low)
         note(kept, "high", features.high)

@@ -1,0 +1,149 @@
+"""Features of the frozen stages of a backbone, computed once and kept on disk.
+
+They depend on data, augmentation and backbone alone, so on two cores every seed and every
+ablation row can share what would be a good part of each training step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+from tqdm.auto import tqdm
+
+from .data.sample import Dataset
+from .data.transforms import augment, rng, to_tensor
+from .model.layers import resize
+from .model.network import Network
+from .recipes import Augment, Recipe
+
+FORMAT = 1
+
+
+def cache_folder() -> Path:
+    """Where features are kept: $WSFCN_CACHE, else ~/.cache/wsfcn."""
+    return Path(os.environ.get("WSFCN_CACHE") or Path.home() / ".cache" / "wsfcn")
+
+
+class Views(TorchDataset):
+    """Augmented views of a data set: view v of image i depends on (seed, v, i) alone.
+
+    Items are (image (3, crop, crop) in [0, 1], labels (K,)).
+    """
+
+    def __init__(self, dataset: Dataset, settings: Augment, seed: int, view: int) -> None:
+        self.dataset, self.settings, self.seed, self.view = dataset, settings, seed, view
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        sample = self.dataset[index]
+        image, _ = augment(sample.image, self.settings, rng(self.seed, self.view, index))
+        return to_tensor(image), torch.from_numpy(sample.labels)
+
+
+class FeatureBatch(NamedTuple):
+    """Cached features of a batch; image is the view at the size of the low features."""
+
+    low: Tensor
+    high: Tensor
+    image: Tensor
+    labels: Tensor
+
+
+class FeatureCache:
+    """Features of `views` augmented views of every training image, float16, memory-mapped."""
+
+    NAMES = ("low", "high", "image", "labels")
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+        self.arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.NAMES]
+
+    def batch(self, view: int, indices: np.ndarray) -> FeatureBatch:
+        """Features of the given images in one view, as float32."""
+        rows = view * self.count + indices
+        low, high, image, labels = (
+            torch.from_numpy(a[rows].astype(np.float32)) for a in self.arrays
+        )
+        # Maps are stored channels last, the layout that convolutions on a CPU want.
+        return FeatureBatch(*(t.permute(0, 3, 1, 2) for t in (low, high, image)), labels)
+
+
+def _key(recipe: Recipe) -> str:
+    # Only what the features depend on, so that seeds and ablation rows find the same cache.
+    facts = {
+        "format": FORMAT,
+        "data": recipe.data.model_dump(mode="json"),
+        "augment": recipe.augment.model_dump(mode="json"),
+        "backbone": [recipe.model.backbone, recipe.model.pretrained, max(2, recipe.model.frozen)],
+        "views": recipe.train.views,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@torch.inference_mode()
+def cached_features(
+    model: Network, recipe: Recipe, dataset: Dataset, *, progress: bool = True
+) -> FeatureCache:
+    """The cache of a recipe's training features; computed on first use, all or nothing.
+
+    Augmentation is keyed by (data.seed, view, index): runs of other training seeds share it.
+    """
+    count, views = len(dataset), recipe.train.views
+    folder = cache_folder() / "features" / _key(recipe)
+    if folder.is_dir():
+        return FeatureCache(folder, count)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    model.backbone.eval()
+    arrays: list[np.ndarray] = []
+    try:
+        with tqdm(total=views * count, desc="features", unit="img", disable=not progress) as bar:
+            for view in range(views):
+                loader = torch.utils.data.DataLoader(
+                    Views(dataset, recipe.augment, recipe.data.seed, view), batch_size=16
+                )
+                row = view * count
+                for images, labels in loader:
+                    images = images.to(model.device)
+                    pixels = model.normalise(images).contiguous(memory_format=torch.channels_last)
+                    found = model.backbone.stem(pixels)
+                    small = resize(images, found.low.shape[-2:])
+                    maps = (t.permute(0, 2, 3, 1) for t in (found.low, found.high, small))
+                    values = [t.cpu().numpy() for t in (*maps, labels)]
+                    if not arrays:
+                        arrays = [
+                            np.lib.format.open_memmap(
+                                part / f"{name}.npy",
+                                mode="w+",
+                                dtype=np.float16,
+                                shape=(views * count, *value.shape[1:]),
+                            )
+                            for name, value in zip(FeatureCache.NAMES, values, strict=True)
+                        ]
+                    for array, value in zip(arrays, values, strict=True):
+                        array[row : row + len(labels)] = value
+                    row += len(labels)
+                    bar.update(len(labels))
+        for array in arrays:
+            array.flush()
+        # Two processes may have raced: the first one's folder stands.
+        try:
+            part.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return FeatureCache(folder, count)

@@ -1,0 +1,108 @@
+"""A training run's folder: recipe, metrics, checkpoints, the finished network."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import build, weights
+from .evaluate import Score
+from .files import check_output_folder, write_all
+from .model.network import Network
+from .recipes import Recipe
+
+KEPT = 2
+
+
+class RunFolder:
+    """What a training writes, and how it goes on from there.
+
+    Raises FileExistsError where the folder holds a run and resume is False, ValueError where
+    that run has another recipe, NotADirectoryError where the path is a file.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, resume: bool) -> None:
+        self.folder, self.rows = folder, []
+        saved = folder / "recipe.json"
+        check_output_folder(folder)
+        if saved.exists() and not resume:
+            raise FileExistsError(
+                f"{folder}: holds a run already; resume it or name another folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        text = recipe.model_dump_json(indent=2)
+        if saved.exists() and saved.read_text() != text:
+            raise ValueError(f"{folder}: holds a run of another recipe; name another folder")
+        write_all(folder, {saved.name: text.encode()})
+        self.finished = (folder / "score.json").exists()
+        if self.finished:
+            self.rows = self._read_rows()
+
+    def log(self, row: dict[str, Any], writer: Any = None) -> None:
+        """Append a row to metrics.jsonl, and its numbers to TensorBoard."""
+        self.rows.append(row)
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+        if writer is not None:
+            for name, value in row.items():
+                if name not in ("step", "epoch"):
+                    writer.add_scalar(name, value, row.get("step", row["epoch"]))
+
+    def checkpoint(self, epoch: int, model: Network, optimizer: Any) -> None:
+        """Weights and everything else needed to go on after `epoch` finished epochs."""
+        state = {
+            "epoch": epoch,
+            "rows": self.rows,
+            "optimizer": optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        weights_path, state_path = self._paths(epoch)
+        build.save(model, weights_path)
+        # The state file comes last: a checkpoint without one was cut off and does not count.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_all(state_path.parent, {state_path.name: buffer.getvalue()})
+        for old in self._epochs()[:-KEPT]:
+            for path in reversed(self._paths(old)):
+                path.unlink(missing_ok=True)
+
+    def restore(self, model: Network, optimizer: Any) -> int:
+        """Load the newest checkpoint into model and optimiser; returns the epochs finished."""
+        epochs = self._epochs()
+        self.rows = []
+        if epochs:
+            weights_path, state_path = self._paths(epochs[-1])
+            tensors, _ = weights.read_safetensors(weights_path)
+            weights.load_state(model, tensors, str(weights_path))
+            state = torch.load(state_path, map_location="cpu", weights_only=True)
+            optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["rng"])
+            if state["cuda_rng"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(state["cuda_rng"])
+            self.rows = state["rows"]
+        # Rows logged after the checkpoint belong to steps that will be done again.
+        lines = "".join(json.dumps(r) + "\n" for r in self.rows)
+        write_all(self.folder, {"metrics.jsonl": lines.encode()})
+        return epochs[-1] if epochs else 0
+
+    def finish(self, model: Network, score: Score) -> None:
+        """Write the finished network, then its score, which marks the run as finished."""
+        build.save(model, self.folder / "model.safetensors", {"mean_iou": score.mean_iou})
+        score.save(self.folder / "score.json")
+
+    def _paths(self, epoch: int) -> tuple[Path, Path]:
+        stem = self.folder / "checkpoints" / f"epoch-{epoch:03d}"
+        return stem.with_suffix(".safetensors"), stem.with_suffix(".state")
+
+    def _epochs(self) -> list[int]:
+        names = [p.name for p in (self.folder / "checkpoints").glob("epoch-*.state")]
+        return sorted(int(m[1]) for n in names if (m := re.fullmatch(r"epoch-(\d+)\.state", n)))
+
+    def _read_rows(self) -> list[dict[str, Any]]:
+        return [json.loads(s) for s in (self.folder / "metrics.jsonl").read_text().splitlines()]

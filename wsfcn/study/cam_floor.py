@@ -1,0 +1,121 @@
+"""The floor that weak supervision must beat: thresholded CAMs of a classifier.
+
+A linear classifier on the pooled features of the pretrained backbone, trained on the same images
+and image labels as WS-FCN; its class activation maps, cut at the one threshold that scores best
+against the exact masks. That choice needs masks, so it flatters the CAM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..build import build_model
+from ..data import build as build_data
+from ..data.sample import Dataset
+from ..data.transforms import to_tensor
+from ..evaluate import ConfusionMatrix
+from ..features import cached_features
+from ..model.layers import Features
+from ..model.network import Network
+from ..recipes import Recipe
+from ..weak.cam import cam_to_labels, class_activation_maps
+
+THRESHOLDS = tuple(np.round(np.arange(0.1, 0.96, 0.05), 2).tolist())
+
+
+@dataclass(frozen=True)
+class CamFloor:
+    """A CAM classifier and its mIoU on the validation images for every threshold.
+
+    classifier: Linear(C, K) on standardised pooled features, folded into plain weights.
+    curves: "class filter" (classes with a probability above one half) and "image labels given";
+    each a tuple of mIoU along `thresholds`.
+    """
+
+    network: Network
+    classifier: nn.Linear
+    thresholds: tuple[float, ...]
+    curves: dict[str, tuple[float, ...]]
+
+    def best(self, curve: str = "class filter") -> tuple[float, float]:
+        """(threshold, mIoU) at the maximum of a curve."""
+        at = int(np.nanargmax(self.curves[curve]))
+        return self.thresholds[at], self.curves[curve][at]
+
+    @torch.inference_mode()
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) in [0, 1] -> CAMs (B, K, h, w) in [0, 1], probabilities (B, K)."""
+        features = _high(self.network, images)
+        scores = self.classifier(features.mean((2, 3)))
+        return class_activation_maps(features, self.classifier.weight), scores.sigmoid()
+
+
+def _high(network: Network, images: Tensor) -> Tensor:
+    pixels = network.normalise(images).contiguous(memory_format=torch.channels_last)
+    return network.backbone(pixels).high
+
+
+def cam_floor(recipe: Recipe, *, epochs: int = 40, progress: bool = True) -> CamFloor:
+    """Train the classifier on a recipe's training images and score its CAMs on its val images.
+
+    The backbone keeps its ImageNet weights; the recipe's views and training seed are used.
+    """
+    train, val = build_data(recipe.data)
+    torch.manual_seed(recipe.train.seed)
+    network = build_model(recipe, train.classes).eval()
+    pooled, labels = _pooled(network, recipe, train, progress)
+    classifier = _fit(pooled, labels, epochs)
+    floor = CamFloor(network, classifier, THRESHOLDS, {})
+    names = ("class filter", "image labels given")
+    matrices = {n: [ConfusionMatrix(len(val.classes) + 1) for _ in THRESHOLDS] for n in names}
+    for start in range(0, len(val), 16):
+        samples = [val[i] for i in range(start, min(start + 16, len(val)))]
+        cams, probabilities = floor.maps(torch.stack([to_tensor(s.image) for s in samples]))
+        given = torch.stack([torch.from_numpy(s.labels) for s in samples])
+        truth = np.stack([s.mask for s in samples if s.mask is not None])
+        for name, kept in zip(names, (probabilities > 0.5, given > 0), strict=True):
+            for threshold, matrix in zip(THRESHOLDS, matrices[name], strict=True):
+                found = cam_to_labels(cams, threshold, truth.shape[1:], kept.float())
+                matrix.update(found.numpy(), truth)
+    curves = {n: tuple(m.mean_iou for m in row) for n, row in matrices.items()}
+    return CamFloor(network, classifier, THRESHOLDS, curves)
+
+
+@torch.inference_mode()
+def _pooled(
+    network: Network, recipe: Recipe, train: Dataset, progress: bool
+) -> tuple[Tensor, Tensor]:
+    recipe = recipe.change({"train.views": max(1, recipe.train.views)})
+    cache = cached_features(network, recipe, train, progress=progress)
+    pooled, labels = [], []
+    for view in range(recipe.train.views):
+        for start in range(0, len(train), 64):
+            rows = np.arange(start, min(start + 64, len(train)))
+            batch = cache.batch(view, rows)
+            high = network.backbone.rest(Features(batch.low, batch.high)).high
+            pooled.append(high.mean((2, 3)))
+            labels.append(batch.labels)
+    return torch.cat(pooled), torch.cat(labels)
+
+
+def _fit(pooled: Tensor, labels: Tensor, epochs: int) -> nn.Linear:
+    pooled, labels = pooled.clone(), labels.clone()  # inference tensors cannot train anything
+    mean, std = pooled.mean(0), pooled.std(0) + 1e-3
+    inputs = (pooled - mean) / std
+    classifier = nn.Linear(inputs.shape[1], labels.shape[1])
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=3e-3, weight_decay=0.1)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(inputs)).split(64):
+            loss = F.binary_cross_entropy_with_logits(classifier(inputs[rows]), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    with torch.no_grad():  # fold the standardisation into the weights
+        classifier.weight.div_(std)
+        classifier.bias.sub_(classifier.weight @ mean)
+    return classifier.requires_grad_(False)

@@ -1,0 +1,93 @@
+"""The network that the notebooks look at: trained once a recipe, then read back."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import recipes
+from ..data import build as build_data
+from ..data.sample import Dataset
+from ..features import cache_folder
+from ..files import write_all
+from ..model.network import Network
+from ..predict import predict
+from ..recipes import Recipe
+from ..train import EpochHook, TrainingResult, train
+
+PROFILES = {"smoke": recipes.smoke_scenes, "laptop": recipes.lite_scenes}
+
+
+def recipe_of(profile: str, seed: int = 0) -> Recipe:
+    """The scenes recipe of a profile ("smoke" or "laptop") with a training seed."""
+    if profile not in PROFILES:
+        raise ValueError(f"profile: {profile!r} has no scenes recipe; known: {', '.join(PROFILES)}")
+    return PROFILES[profile]().change({"train.seed": seed})
+
+
+@dataclass(frozen=True)
+class Film:
+    """How the masks of a few validation images changed, epoch by epoch.
+
+    images: (n, H, W, 3) uint8; masks: (n, H, W) uint8, exact; frames: (epochs, n, H, W) uint8
+    label maps by one scale without flip.
+    """
+
+    images: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    frames: NDArray[np.uint8]
+
+
+def run_folder(recipe: Recipe) -> Path:
+    """Where the training of a recipe is kept: a folder of the cache, named by its content."""
+    key = hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()[:12]
+    return cache_folder() / "runs" / f"{recipe.name.replace('/', '-')}-{key}"
+
+
+def trained(
+    recipe: Recipe,
+    *,
+    on_epoch: EpochHook | None = None,
+    filmed: int = 6,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train a recipe, go on where a training was cut off, or read a finished one back.
+
+    The masks of the first `filmed` validation images are kept for `film`.
+    """
+    folder = run_folder(recipe)
+    datasets = build_data(recipe.data)
+
+    def after(epoch: int, model: Network, rows: list[dict[str, Any]]) -> None:
+        _expose(folder, epoch, model, datasets[1], filmed)
+        if on_epoch is not None:
+            on_epoch(epoch, model, rows)
+
+    return train(recipe, folder, datasets=datasets, resume=True, on_epoch=after, progress=progress)
+
+
+def film(recipe: Recipe) -> Film:
+    """The frames kept by `trained`. Raises FileNotFoundError where the recipe was not trained."""
+    paths = sorted((run_folder(recipe) / "film").glob("epoch-*.npy"))
+    if not paths:
+        raise FileNotFoundError(f"{run_folder(recipe)}: no frames; call trained(recipe) first")
+    frames = np.stack([np.load(p) for p in paths])
+    val = build_data(recipe.data)[1]
+    samples = [val[i] for i in range(frames.shape[1])]
+    masks = [s.mask for s in samples if s.mask is not None]
+    return Film(np.stack([s.image for s in samples]), np.stack(masks), frames)
+
+
+def _expose(folder: Path, epoch: int, model: Network, val: Dataset, count: int) -> None:
+    images = [val[i].image for i in range(min(count, len(val)))]
+    quick = model.recipe.protocol.change({"name": "film", "flip": False, "scales": (1.0,)})
+    frame = np.stack([s.labels for s in predict(model, images, quick)])
+    buffer = io.BytesIO()
+    np.save(buffer, frame)
+    write_all(folder / "film", {f"epoch-{epoch:03d}.npy": buffer.getvalue()})

@@ -1,0 +1,261 @@
+"""Training: image labels in, a segmentation network out (section III-D).
+
+One loop. Warm-up epochs train the classification loss alone; after them the network's own masks,
+refined by PAMR, become pseudo labels for the mask loss.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import build
+from .data import build as build_data
+from .data.sample import Dataset
+from .evaluate import Score, evaluate
+from .features import FeatureCache, Views, cached_features
+from .model.layers import Features
+from .model.network import Network, Output
+from .recipes import Recipe, Train, Weak
+from .runs import RunFolder
+from .weak.losses import gate_open, mask_loss
+from .weak.pamr import PAMR
+from .weak.pseudo import pseudo_labels, refine
+from .weak.scores import classification_loss
+
+log = logging.getLogger(__name__)
+
+
+class Losses(NamedTuple):
+    """Losses of one batch; `mask` and `gate_open` are zero during the warm-up."""
+
+    classification: Tensor
+    mask: Tensor
+    gate_open: Tensor
+
+
+def losses(output: Output, image: Tensor, labels: Tensor, weak: Weak, *, warm_up: bool) -> Losses:
+    """Classification loss, and after the warm-up the mask loss against PAMR's pseudo labels.
+
+    image: (B, 3, h, w) in [0, 1], any size; labels: (B, K).
+    """
+    classification = classification_loss(output.scores, labels)
+    if warm_up:
+        zero = classification.new_zeros(())
+        return Losses(classification, zero, zero)
+    pamr = PAMR(weak.pamr_iterations, weak.pamr_dilations)
+    with torch.no_grad():
+        refined = refine(pamr, image, output.probabilities.detach().float(), labels)
+        pseudo = pseudo_labels(
+            refined,
+            labels,
+            output.size,
+            background_factor=weak.background_factor,
+            foreground_factor=weak.foreground_factor,
+            floor=weak.floor,
+        )
+    mask = mask_loss(output.logits.float(), pseudo, labels)
+    return Losses(classification, mask.mean(), gate_open(pseudo, labels).float().mean())
+
+
+def parameter_groups(model: Network, settings: Train) -> list[dict[str, Any]]:
+    """The optimiser's four groups: pretrained weights and biases, new weights and biases.
+
+    New layers learn `new_factor` times faster, biases `bias_factor` times faster and without
+    weight decay. Batch norm scales count as weights, as in the released code.
+    """
+    pretrained = {id(p) for p in model.backbone.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (id(parameter) not in pretrained, name.endswith("bias"))
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": settings.learning_rate
+            * (settings.new_factor if new else 1)
+            * (settings.bias_factor if bias else 1),
+            "weight_decay": 0.0 if bias else settings.weight_decay,
+        }
+        for (new, bias), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of an epoch; depends on (seed, epoch) alone."""
+    return np.random.default_rng([seed, epoch, 0x0DE5]).permutation(count)
+
+
+class Batch(NamedTuple):
+    """inputs: normalised images (B, 3, H, W), or cached Features; image in [0, 1] for PAMR."""
+
+    inputs: Tensor | Features
+    image: Tensor
+    labels: Tensor
+
+
+def _batches(
+    fabric: Fabric,
+    model: Network,
+    data: Dataset,
+    cache: FeatureCache | None,
+    recipe: Recipe,
+    epoch: int,
+) -> Iterator[Batch]:
+    """One epoch of whole batches in the epoch's order; a last incomplete one is dropped."""
+    size, world, rank = recipe.train.batch_size, fabric.world_size, fabric.global_rank
+    order = epoch_order(len(data), recipe.train.seed, epoch)
+    steps = len(order) // (size * world)
+    rows = order[: steps * size * world].reshape(steps, world, size)[:, rank]
+    if cache is not None:
+        view = epoch % recipe.train.views
+        for row in rows:
+            found = fabric.to_device(cache.batch(view, row))
+            yield Batch(Features(found.low, found.high), found.image, found.labels)
+        return
+    loader = torch.utils.data.DataLoader(
+        Views(data, recipe.augment, recipe.train.seed, epoch),
+        batch_sampler=rows.tolist(),
+        num_workers=recipe.train.workers,
+    )
+    for images, labels in loader:
+        images, labels = fabric.to_device((images, labels))
+        yield Batch(model.normalise(images), images, labels)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training: the network in eval mode, its folder, all logged rows, the val score."""
+
+    model: Network
+    folder: Path
+    rows: list[dict[str, Any]] = field(repr=False)
+    score: Score
+
+
+EpochHook = Callable[[int, Network, list[dict[str, Any]]], None]
+
+
+def train(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    datasets: tuple[Dataset, Dataset] | None = None,
+    resume: bool = False,
+    monitor: int = 64,
+    on_epoch: EpochHook | None = None,
+    progress: bool = True,
+    fabric: Fabric | None = None,
+) -> TrainingResult:
+    """Train a recipe into a folder and score it on the validation images.
+
+    folder receives recipe.json, metrics.jsonl (one row every ten steps and one an epoch),
+    TensorBoard events where tensorboard is installed, a checkpoint an epoch (the last two are
+    kept), model.safetensors and score.json. `monitor` validation images are scored after every
+    epoch (one scale, no flip; 0: none), all of them by the recipe's protocol at the end.
+    `on_epoch(epoch, model, rows)` is called after every epoch, `epoch` counting those finished.
+
+    With resume=True an interrupted run goes on after its last finished epoch, and a finished one
+    is read back. Raises FileExistsError where the folder holds a run and resume is False, and
+    ValueError where it holds a run of another recipe.
+    """
+    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=recipe.train.precision)
+    fabric.launch()
+    run = RunFolder(Path(folder), recipe, resume)
+    train_data, val_data = datasets or build_data(recipe.data)
+    if len(train_data) < recipe.train.batch_size * fabric.world_size:
+        raise ValueError(
+            f"train.batch_size: {recipe.train.batch_size} is more than the {len(train_data)} "
+            "training images; take a smaller one"
+        )
+    torch.manual_seed(recipe.train.seed)
+    network = build.build_model(recipe, train_data.classes)
+    if run.finished:
+        network = build.load(run.folder / "model.safetensors")
+        return TrainingResult(network, run.folder, run.rows, Score.read(run.folder / "score.json"))
+    network.to(fabric.device)
+    cache = None
+    if recipe.train.views:
+        cache = cached_features(network, recipe, train_data, progress=progress)
+    optimizer = torch.optim.SGD(
+        parameter_groups(network, recipe.train), momentum=recipe.train.momentum
+    )
+    wrapped, optimizer = fabric.setup(network, optimizer)
+    wrapped.mark_forward_method("finish")
+    first = run.restore(network, optimizer)
+    writer = _tensorboard(run.folder)
+    for epoch in range(first, recipe.train.epochs):
+        started = time.perf_counter()
+        wrapped.train()
+        steps = len(train_data) // (recipe.train.batch_size * fabric.world_size)
+        bar = tqdm(
+            total=steps, desc=f"epoch {epoch + 1}/{recipe.train.epochs}", disable=not progress
+        )
+        window: list[Losses] = []
+        for number, batch in enumerate(_batches(fabric, network, train_data, cache, recipe, epoch)):
+            if isinstance(batch.inputs, Features):
+                output = wrapped.finish(batch.inputs, (recipe.augment.crop,) * 2)
+            else:
+                output = wrapped(batch.inputs)
+            warm_up = epoch < recipe.train.warmup_epochs
+            found = losses(output, batch.image, batch.labels, recipe.weak, warm_up=warm_up)
+            loss = found.classification + recipe.weak.mask_weight * found.mask
+            fabric.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            window.append(Losses(*(v.detach() for v in found)))
+            bar.update()
+            if len(window) == 10 or number == steps - 1:
+                row = _mean_row(window, epoch * steps + number + 1, epoch + (number + 1) / steps)
+                if not np.isfinite(row["classification_loss"] + row["mask_loss"]):
+                    raise FloatingPointError(f"loss not finite at step {row['step']}: {row}")
+                run.log(row, writer)
+                bar.set_postfix(
+                    cls=f"{row['classification_loss']:.3f}", mask=f"{row['mask_loss']:.3f}"
+                )
+                window = []
+        bar.close()
+        row = {"epoch": epoch + 1, "seconds": round(time.perf_counter() - started, 2)}
+        if monitor:
+            quick = recipe.protocol.change({"name": "monitor", "flip": False, "scales": (1.0,)})
+            score = evaluate(network, val_data, quick, limit=monitor, progress=False)
+            row |= {"mean_iou": score.mean_iou, "pixel_accuracy": score.pixel_accuracy}
+        run.log(row, writer)
+        if fabric.is_global_zero:
+            run.checkpoint(epoch + 1, network, optimizer)
+        if on_epoch is not None:
+            on_epoch(epoch + 1, network, run.rows)
+    network.eval()
+    score = evaluate(network, val_data, recipe.protocol, progress=progress)
+    if fabric.is_global_zero:
+        run.finish(network, score)
+    if writer is not None:
+        writer.close()
+    return TrainingResult(network, run.folder, run.rows, score)
+
+
+def _mean_row(window: list[Losses], step: int, epoch: float) -> dict[str, Any]:
+    # One transfer from the device for the whole window.
+    means = torch.stack([torch.stack(list(found)) for found in window]).float().mean(0).tolist()
+    names = ("classification_loss", "mask_loss", "gate_open")
+    return {"step": step, "epoch": round(epoch, 4), **dict(zip(names, means, strict=True))}
+
+
+def _tensorboard(folder: Path) -> Any:
+    with suppress(ImportError):
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder / "tensorboard"))
+    return None
