@@ -207,7 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if not problems:
-        print(f"{len(names(options.folder))} notebooks, each in step with its text")
+        count = len(names(options.folder))
+        print("1 notebook," if count == 1 else f"{count} notebooks, each", "in step with its text")
     return bool(problems)
 
 

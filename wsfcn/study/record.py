@@ -38,17 +38,18 @@ def read_records(notebook: str | Path | dict[str, Any]) -> dict[str, Any]:
 
     Raises RecordError where the file is missing or is no notebook.
     """
+    content: Any = notebook
     if not isinstance(notebook, dict):
         try:
-            notebook = json.loads(Path(notebook).read_text(encoding="utf-8"))
-            if not isinstance(notebook, dict):
-                raise ValueError("no JSON object")
+            content = json.loads(Path(notebook).read_text(encoding="utf-8"))
         except OSError as error:
             raise RecordError(f"{error.filename}: {error.strerror}") from None
         except ValueError as error:
             raise RecordError(f"{notebook}: is no notebook ({error})") from None
+    if not isinstance(content, dict):
+        raise RecordError(f"{notebook}: is no notebook (no JSON object)")
     found: dict[str, Any] = {}
-    for cell in notebook.get("cells", []):
+    for cell in content.get("cells", []):
         for output in cell.get("outputs", []):
             bundle = output.get("data", {}).get(MIME)
             if bundle is not None:

@@ -18,6 +18,12 @@ PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SOLUTION = "<details><summary>Solution</summary>"
 PROGRESS = re.compile(r"\d+%\|.*\|\s*[\d.]+\w?/[\d.]+\w? \[")  # a tqdm bar
+ACTIVE = re.compile(r"<script\b.*?</script>|<link\b[^>]*>", re.DOTALL | re.IGNORECASE)
+REMOTE = re.compile(  # tags that load something from elsewhere: offline they would stay empty
+    r"<(?:img|iframe|video|audio|source|embed|object)\b[^>]*?"
+    r"\b(?:src|srcset|data)\s*=\s*[\"']?\s*(?:https?:)?//[^>]*>",
+    re.IGNORECASE,
+)
 CURSOR = re.compile(r"\x1b\[\d*[A-HJKf]")  # ANSI codes that move the cursor, not those of colour
 
 
@@ -51,7 +57,7 @@ def render_notebook(path: str | Path, others: Collection[str] = ()) -> Rendered:
     page = _Page(path, others)
     for cell in _shown(notebook["cells"]):
         page.add(cell)
-    body = "\n".join(page.parts)
+    body = REMOTE.sub("", "\n".join(page.parts))
     titles = [text for level, _, text in page.renderer.headings if level == 1]
     paragraph = re.search(r"<p>(.*?)</p>", body, re.DOTALL)
     seconds = notebook["metadata"].get("wsfcn", {}).get("seconds")
@@ -107,14 +113,20 @@ class _Page:
         return self._data(output, cell)
 
     def _data(self, output: Any, cell: Any) -> str:
-        data = output["data"]
+        data, metadata = output["data"], output["metadata"]
+        picture = next((mime for mime in PICTURES if mime in data), None)
+        alt = ""
+        if picture is not None:
+            own = metadata.get(picture, {}).get("alt") or cell["metadata"].get("alt")
+            alt = own or self._default_alt()
+            if self.figure is None and picture != "image/svg+xml":
+                self.figure = base64.b64decode(data[picture]), alt
         if MIME in data:
             return _pre(data["text/plain"], "record")
         if "text/html" in data:
-            return f'<div class="rich" tabindex="0">{data["text/html"]}</div>'
-        for mime in PICTURES:
-            if mime in data:
-                return self._picture(mime, data[mime], output["metadata"].get(mime, {}), cell)
+            return f'<div class="rich" tabindex="0">{ACTIVE.sub("", data["text/html"])}</div>'
+        if picture is not None:
+            return _picture(picture, data[picture], metadata.get(picture, {}), alt)
         if WIDGET in data:
             return ""  # a live widget: without its kernel there is only a name to show
         if "text/markdown" in data:
@@ -123,26 +135,21 @@ class _Page:
             return tex_to_mathml(data["text/latex"].strip().strip("$"), block=True)
         return _pre(data["text/plain"], "value") if "text/plain" in data else ""
 
-    def _picture(self, mime: str, content: str, metadata: Any, cell: Any) -> str:
-        if mime == "image/svg+xml":
-            content = base64.b64encode(content.encode()).decode()
-        content = "".join(content.split())
-        alt = metadata.get("alt") or cell["metadata"].get("alt") or self._default_alt()
-        if self.figure is None and mime != "image/svg+xml":
-            self.figure = base64.b64decode(content), alt
-        sides = (
-            f' {side}="{int(metadata[side])}"' for side in ("width", "height") if side in metadata
-        )
-        source = f"data:{mime};base64,{content}"
-        return (
-            f'<p class="figure"><img src="{source}"{"".join(sides)} alt="{html.escape(alt)}"></p>'
-        )
-
     def _default_alt(self) -> str:
         if not self.renderer.headings:
             return "Figure"
         text = re.sub(r"<[^>]*>", "", self.renderer.headings[-1][2])
         return f"Figure of the section {html.unescape(text)}"
+
+
+def _picture(mime: str, content: str, metadata: Any, alt: str) -> str:
+    if mime == "image/svg+xml":
+        content = base64.b64encode(content.encode()).decode()
+    source = f"data:{mime};base64,{''.join(content.split())}"
+    sides = "".join(
+        f' {side}="{int(metadata[side])}"' for side in ("width", "height") if side in metadata
+    )
+    return f'<p class="figure"><img src="{source}"{sides} alt="{html.escape(alt)}"></p>'
 
 
 def settle(text: str) -> str:

@@ -37,9 +37,10 @@ def find_notebook(path: str | Path) -> Path:
     raise NotebookError(f"{path}: no such notebook; {hint}")
 
 
-def notebooks(folder: str | Path = FOLDER) -> list[Path]:
+def notebooks(folder: str | Path | None = None) -> list[Path]:
     """The notebooks in a folder, by default those of the course, in their order."""
-    return sorted(p for p in Path(folder).glob("*.ipynb") if not p.name.startswith("."))
+    folder = FOLDER if folder is None else Path(folder)
+    return sorted(p for p in folder.glob("*.ipynb") if not p.name.startswith("."))
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
