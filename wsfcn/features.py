@@ -77,7 +77,8 @@ class FeatureCache:
             torch.from_numpy(a[rows].astype(np.float32)) for a in self.arrays
         )
         # Maps are stored channels last, the layout that convolutions on a CPU want.
-        return FeatureBatch(*(t.permute(0, 3, 1, 2) for t in (low, high, image)), labels)
+        low, high, image = (t.permute(0, 3, 1, 2) for t in (low, high, image))
+        return FeatureBatch(low, high, image, labels)
 
 
 def _key(recipe: Recipe) -> str:
@@ -107,7 +108,7 @@ def cached_features(
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     model.backbone.eval()
-    arrays: list[np.ndarray] = []
+    arrays: list[np.memmap] = []
     try:
         with tqdm(total=views * count, desc="features", unit="img", disable=not progress) as bar:
             for view in range(views):

@@ -34,7 +34,7 @@ class Protocol(Settings):
         labels = (
             "image labels given" if self.image_labels else f"class filter {self.class_filter:g}"
         )
-        background = self.background
+        background: str = self.background
         if background != "softmax":
             background += f" {self.background_value:g}"
         flip = "flip" if self.flip else "no flip"

@@ -39,7 +39,8 @@ class Settings(BaseModel):
         """
         values = self.model_dump()
         for name, value in changes.items():
-            place, model = values, type(self)
+            place: dict[str, Any] = values
+            model: type[BaseModel] = type(self)
             *groups, last = name.split(".")
             for group in groups:
                 child = _field(name, group, model)

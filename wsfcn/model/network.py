@@ -40,9 +40,9 @@ class Network(nn.Module):
     """Image -> backbone -> context -> fusion -> gate -> decoder -> masks and scores.
 
     backbone.rest(backbone.stem(images)) gives Features(low at 1/4, high at 1/8), the stem being
-    what can be computed once where it is frozen; context(high) a map of the network's width; fusion(low, context) the deep and the shallow stream; pooling(logits, probabilities)
-    the (B, K) scores. `classes` are the K foreground names, `recipe` what the network was built
-    from.
+    what can be computed once where it is frozen; context(high) a map of the network's width;
+    fusion(low, context) the deep and the shallow stream; pooling(logits, probabilities) the
+    (B, K) scores. `classes` are the K foreground names, `recipe` what the network was built from.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Network(nn.Module):
         logits = with_background(self.decoder(gated))
         probabilities = logits.softmax(dim=1)
         scores = self.pooling(logits, probabilities)
-        return Output(logits, probabilities, scores, tuple(size), kept)
+        return Output(logits, probabilities, scores, (size[0], size[1]), kept)
 
 
 def count_parameters(model: nn.Module) -> int:
