@@ -24,7 +24,7 @@ def manager_class() -> type:
 
     class OwnSpec(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> Any:
-            return KernelSpec(resource_dir=str(RESOURCES), env=environment(), **get_kernel_dict())
+            return KernelSpec(resource_dir=str(RESOURCES), env=variables(), **get_kernel_dict())
 
     class OwnKernel(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:
@@ -35,7 +35,7 @@ def manager_class() -> type:
     return OwnKernel
 
 
-def environment() -> dict[str, str]:
+def variables() -> dict[str, str]:
     """Environment variables of the kernel: where wsfcn is, and an order of hashes that repeats."""
     root = str(Path(__file__).parents[2])
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]

@@ -1,0 +1,41 @@
+"""What the README shows works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from PIL import Image
+
+from wsfcn.study.parameters import PARAMETERS
+from wsfcn.study.sources import notebooks
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_the_lines_of_python_segment_a_photo(tiny_network, tmp_path, monkeypatch, capsys):
+    import wsfcn
+
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    model = re.search(r'load\("(.*?)"\)', code)[1]
+    monkeypatch.chdir(tmp_path)
+    Path(model).parent.mkdir(parents=True)
+    wsfcn.save(tiny_network, model, {})
+    Image.new("RGB", (90, 60), "teal").save("photo.jpg")
+    exec(code, {})
+    assert "class filter" in capsys.readouterr().out
+    assert (tmp_path / "segmented/photo.overlay.png").is_file()
+
+
+def test_the_command_that_runs_a_notebook_names_one_of_its_parameters():
+    command = re.search(r"wsfcn run (\S+) -p (\w+) ([^`]+)`", README)
+    schema = PARAMETERS[Path(command[1]).stem]
+    assert schema.defaults().change({command[2]: shlex.split(command[3])[0]})
+
+
+def test_every_notebook_is_on_the_map():
+    rows = re.findall(r"^\| `(\d\d_\w+)` \|", README, re.MULTILINE)
+    assert {path.stem for path in notebooks()} <= set(rows)
+    assert rows == sorted(rows)
+    assert set(rows) == PARAMETERS.keys()
