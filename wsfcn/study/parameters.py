@@ -102,12 +102,12 @@ def _read(text: str, annotation: Any) -> Any:
 class Cams(NotebookParameters):
     """01_cams: why a class activation map finds half an object."""
 
-    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"scenes": 48, "shown": 6}}
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"scenes": 300, "shown": 6}}
 
     photo: FilePath = Field("", description="a photo of yours; empty: those of scikit-image")
-    model: ModelName = Field("", description="trained network, a .safetensors; empty: shipped")
-    scenes: int = Field(8, ge=1, le=2000, description="scenes that are scored")
-    shown: int = Field(3, ge=1, le=24, description="scenes that are drawn")
+    model: ModelName = Field("", description="trained network, a .safetensors; empty: train it")
+    scenes: int = Field(8, ge=1, le=2000, description="scenes that are scored, at most all there")
+    shown: int = Field(3, ge=1, le=12, description="scenes that are drawn")
 
 
 class Training(NotebookParameters):
@@ -116,7 +116,7 @@ class Training(NotebookParameters):
     None leaves a value to the recipe of the profile.
     """
 
-    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"shown": 6}}
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"shown": 6, "scored": 100}}
 
     epochs: int | None = Field(
         None, ge=1, le=1000, description="passes over the data; None: recipe's"
@@ -124,7 +124,8 @@ class Training(NotebookParameters):
     warmup_epochs: int | None = Field(None, ge=0, le=1000, description="first epochs, no mask loss")
     train: int | None = Field(None, ge=1, description="training scenes; None: recipe's")
     val: int | None = Field(None, ge=1, description="validation scenes; None: recipe's")
-    shown: int = Field(3, ge=1, le=24, description="scenes of the filmstrip")
+    shown: int = Field(3, ge=1, le=6, description="scenes of the filmstrip")
+    scored: int = Field(8, ge=1, description="scenes that every protocol is tried on")
 
     @model_validator(mode="after")
     def _ordered(self) -> Training:
