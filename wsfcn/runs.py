@@ -53,10 +53,11 @@ class RunFolder:
                 if name not in ("step", "epoch"):
                     writer.add_scalar(name, value, row.get("step", row["epoch"]))
 
-    def checkpoint(self, epoch: int, model: Network, optimizer: Any) -> None:
+    def checkpoint(self, epoch: int, model: Network, average: Network, optimizer: Any) -> None:
         """Weights and everything else needed to go on after `epoch` finished epochs."""
         state = {
             "epoch": epoch,
+            "average": {} if average is model else average.state_dict(),
             "rows": self.rows,
             "optimizer": optimizer.state_dict(),
             "rng": torch.get_rng_state(),
@@ -72,8 +73,8 @@ class RunFolder:
             for path in reversed(self._paths(old)):
                 path.unlink(missing_ok=True)
 
-    def restore(self, model: Network, optimizer: Any) -> int:
-        """Load the newest checkpoint into model and optimiser; returns the epochs finished."""
+    def restore(self, model: Network, average: Network, optimizer: Any) -> int:
+        """Load the newest checkpoint into its three owners; returns the epochs finished."""
         epochs = self._epochs()
         self.rows = []
         if epochs:
@@ -81,6 +82,8 @@ class RunFolder:
             tensors, _ = weights.read_safetensors(weights_path)
             weights.load_state(model, tensors, str(weights_path))
             state = torch.load(state_path, map_location="cpu", weights_only=True)
+            if average is not model:
+                weights.load_state(average, state["average"], str(state_path))
             optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["rng"])
             if state["cuda_rng"] and torch.cuda.is_available():

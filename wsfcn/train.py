@@ -6,7 +6,7 @@ refined by PAMR, become pseudo labels for the mask loss.
 
 from __future__ import annotations
 
-import logging
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -34,8 +34,6 @@ from .weak.pamr import PAMR
 from .weak.pseudo import pseudo_labels, refine
 from .weak.scores import classification_loss
 
-log = logging.getLogger(__name__)
-
 
 class Losses(NamedTuple):
     """Losses of one batch; `mask` and `gate_open` are zero during the warm-up."""
@@ -60,7 +58,7 @@ def losses(output: Output, image: Tensor, labels: Tensor, weak: Weak, *, warm_up
         pseudo = pseudo_labels(
             refined,
             labels,
-            output.size,
+            tuple(side // weak.label_stride for side in output.size),
             background_factor=weak.background_factor,
             foreground_factor=weak.foreground_factor,
             floor=weak.floor,
@@ -137,7 +135,10 @@ def _batches(
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished training: the network in eval mode, its folder, all logged rows, the val score."""
+    """A finished training: the network in eval mode, its folder, all logged rows, the val score.
+
+    With train.average the network has the running mean of the weights.
+    """
 
     model: Network
     folder: Path
@@ -194,7 +195,8 @@ def train(
     )
     wrapped, optimizer = fabric.setup(network, optimizer)
     wrapped.mark_forward_method("finish")
-    first = run.restore(network, optimizer)
+    average = _Average(network, recipe.train.average)
+    first = run.restore(network, average.network, optimizer)
     writer = _tensorboard(run.folder)
     for epoch in range(first, recipe.train.epochs):
         started = time.perf_counter()
@@ -215,6 +217,7 @@ def train(
             fabric.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
+            average.update(epoch * steps + number)
             window.append(Losses(*(v.detach() for v in found)))
             bar.update()
             if len(window) == 10 or number == steps - 1:
@@ -230,20 +233,47 @@ def train(
         row = {"epoch": epoch + 1, "seconds": round(time.perf_counter() - started, 2)}
         if monitor:
             quick = recipe.protocol.change({"name": "monitor", "flip": False, "scales": (1.0,)})
-            score = evaluate(network, val_data, quick, limit=monitor, progress=False)
+            score = evaluate(average.network, val_data, quick, limit=monitor, progress=False)
             row |= {"mean_iou": score.mean_iou, "pixel_accuracy": score.pixel_accuracy}
         run.log(row, writer)
         if fabric.is_global_zero:
-            run.checkpoint(epoch + 1, network, optimizer)
+            run.checkpoint(epoch + 1, network, average.network, optimizer)
         if on_epoch is not None:
-            on_epoch(epoch + 1, network, run.rows)
-    network.eval()
-    score = evaluate(network, val_data, recipe.protocol, progress=progress)
+            on_epoch(epoch + 1, average.network, run.rows)
+    final = average.network.eval()
+    score = evaluate(final, val_data, recipe.protocol, progress=progress)
     if fabric.is_global_zero:
-        run.finish(network, score)
+        run.finish(final, score)
     if writer is not None:
         writer.close()
-    return TrainingResult(network, run.folder, run.rows, score)
+    return TrainingResult(final, run.folder, run.rows, score)
+
+
+class _Average:
+    """The running mean of a network's weights; the network itself where the decay is 0.
+
+    At a constant learning rate the last weights are as noisy as any; their mean is not. Early on
+    the mean is short, so that it does not remember the initial weights.
+    """
+
+    def __init__(self, network: Network, decay: float) -> None:
+        self.decay, self.source = decay, network
+        self.network = copy.deepcopy(network) if decay else network
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        if self.network is self.source:
+            return
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        for mean, value in zip(
+            self._tensors(self.network), self._tensors(self.source), strict=True
+        ):
+            mean.lerp_(value, weight)
+
+    @staticmethod
+    def _tensors(network: Network) -> Iterator[Tensor]:
+        yield from (p for p in network.parameters() if p.requires_grad)
+        yield from (b for b in network.buffers() if b.is_floating_point())
 
 
 def _mean_row(window: list[Losses], step: int, epoch: float) -> dict[str, Any]:

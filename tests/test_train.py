@@ -1,0 +1,203 @@
+"""The training loop: what it writes, how it goes on, what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from wsfcn import recipes
+from wsfcn.build import build_model, load
+from wsfcn.data import build as build_data
+from wsfcn.data.transforms import augment, rng, to_tensor
+from wsfcn.evaluate import Score
+from wsfcn.features import Views, cache_folder, cached_features
+from wsfcn.model.layers import Features
+from wsfcn.train import epoch_order, losses, parameter_groups, train
+
+SMOKE = recipes.smoke_scenes().change(
+    {
+        "data.scenes.size": 64,
+        "augment.crop": 64,
+        "data.val": 4,
+        "train.batch_size": 4,
+        "train.average": 0.9,
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("WSFCN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def run(folder, recipe=SMOKE, **options):
+    return train(recipe, folder, progress=False, monitor=2, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WSFCN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        return run(tmp_path_factory.mktemp("run") / "full")
+
+
+def test_a_run_leaves_recipe_metrics_weights_and_score(finished):
+    folder = finished.folder
+    names = {p.name for p in folder.iterdir()}
+    assert {"recipe.json", "metrics.jsonl", "model.safetensors", "score.json"} <= names
+    assert not [p for p in folder.rglob("*") if ".part" in p.name]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows == finished.rows
+    epochs = [r for r in rows if "mean_iou" in r]
+    assert [r["epoch"] for r in epochs] == [1, 2]
+    assert Score.read(folder / "score.json") == finished.score
+    assert recipes.Recipe(**json.loads((folder / "recipe.json").read_text())) == SMOKE
+    state = load(folder / "model.safetensors").state_dict()
+    for name, tensor in finished.model.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_the_mask_loss_starts_after_the_warm_up(finished):
+    steps = [r for r in finished.rows if "step" in r]
+    warm = [r for r in steps if r["epoch"] <= SMOKE.train.warmup_epochs]
+    assert warm and all(r["mask_loss"] == 0 for r in warm)
+    assert len(steps) > len(warm)
+
+
+def test_a_run_cut_off_after_an_epoch_ends_with_the_same_weights(finished, tmp_path):
+    class CutError(Exception):
+        pass
+
+    def cut(epoch, model, rows):
+        if epoch == 1:
+            raise CutError
+
+    with pytest.raises(CutError):
+        run(tmp_path / "cut", on_epoch=cut)
+    with open(tmp_path / "cut" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 999, "epoch": 1.5}\n')  # steps after the checkpoint are done again
+    again = run(tmp_path / "cut", resume=True)
+    for name, tensor in finished.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+    drop = ("seconds",)
+    plain = [{k: v for k, v in r.items() if k not in drop} for r in again.rows]
+    assert plain == [{k: v for k, v in r.items() if k not in drop} for r in finished.rows]
+
+
+def test_a_finished_run_is_read_back_without_training(finished):
+    def never(epoch, model, rows):
+        raise AssertionError("trained again")
+
+    again = run(finished.folder, resume=True, on_epoch=never)
+    assert again.score == finished.score and again.rows == finished.rows
+
+
+def test_folders_that_hold_something_else_are_refused(finished, tmp_path):
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        run(finished.folder)
+    with pytest.raises(ValueError, match="run of another recipe"):
+        run(finished.folder, SMOKE.change({"train.seed": 1}), resume=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file"):
+        run(tmp_path / "file")
+
+
+def test_a_batch_larger_than_the_data_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"train\.batch_size: 99 is more than the 24"):
+        run(tmp_path / "run", SMOKE.change({"train.batch_size": 99}))
+
+
+def test_optimiser_groups_have_the_published_factors():
+    recipe = SMOKE.change({"model.frozen": 1, "train.views": 0, "model.pretrained": False})
+    model, settings = build_model(recipe), recipe.train
+    groups = parameter_groups(model, settings)
+    base = settings.learning_rate
+    found = [(g["lr"] / base, g["weight_decay"] > 0) for g in groups]
+    new, bias = settings.new_factor, settings.bias_factor
+    # EfficientNet-Lite has no trainable biases, so the group of pretrained biases is empty.
+    assert found == [
+        (pytest.approx(1), True),
+        (pytest.approx(new), True),
+        (pytest.approx(new * bias), False),
+    ]
+    counted = sum(p.numel() for g in groups for p in g["params"])
+    assert counted == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    assert np.array_equal(epoch_order(50, 3, 1), epoch_order(50, 3, 1))
+    assert sorted(epoch_order(50, 3, 1)) == list(range(50))
+    assert not np.array_equal(epoch_order(50, 3, 1), epoch_order(50, 3, 2))
+    assert not np.array_equal(epoch_order(50, 3, 1), epoch_order(50, 4, 1))
+
+
+def test_cached_features_are_those_of_the_augmented_views():
+    data = build_data(SMOKE.data)[0]
+    torch.manual_seed(0)
+    model = build_model(SMOKE).eval()
+    cache = cached_features(model, SMOKE, data, progress=False)
+    batch = cache.batch(0, np.array([5, 2]))
+    image, _ = augment(data[5].image, SMOKE.augment, rng(SMOKE.data.seed, 0, 5))
+    with torch.inference_mode():
+        pixels = model.normalise(to_tensor(image)[None])
+        plain = model(pixels)
+        cached = model.finish(Features(batch.low[:1], batch.high[:1]), image.shape[:2])
+    torch.testing.assert_close(cached.logits, plain.logits, atol=0.05, rtol=0.05)  # float16
+    assert torch.equal(batch.labels[0], torch.from_numpy(data[5].labels))
+
+
+def test_seeds_and_rows_share_cached_features_but_data_do_not():
+    def folders():
+        return {p.name for p in (cache_folder() / "features").iterdir()}
+
+    data = build_data(SMOKE.data)[0]
+    model = build_model(SMOKE)
+    cached_features(model, SMOKE, data, progress=False)
+    before = folders()
+    changed = SMOKE.change({"train.seed": 7, "model.context": "aspp"})
+    cached_features(model, changed, data, progress=False)
+    assert folders() == before
+    other = SMOKE.change({"data.seed": 7})
+    cached_features(model, other, build_data(other.data)[0], progress=False)
+    assert len(folders()) == len(before) + 1
+
+
+def test_views_depend_on_their_key_alone():
+    data = build_data(SMOKE.data)[0]
+    first, again = Views(data, SMOKE.augment, 0, 0)[3], Views(data, SMOKE.augment, 0, 0)[3]
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], Views(data, SMOKE.augment, 0, 1)[3][0])
+
+
+def test_training_without_a_cache_and_with_worker_processes_is_the_same(tmp_path):
+    recipe = SMOKE.change({"train.views": 0, "train.epochs": 1, "train.warmup_epochs": 0})
+    plain = run(tmp_path / "plain", recipe)
+    workers = run(tmp_path / "workers", recipe.change({"train.workers": 2}))
+    for name, tensor in plain.model.state_dict().items():
+        assert torch.equal(tensor, workers.model.state_dict()[name]), name
+
+
+def test_without_averaging_the_last_weights_are_the_result(tmp_path):
+    recipe = SMOKE.change({"train.average": 0.0, "train.epochs": 1})
+    kept = {}
+    result = run(
+        tmp_path / "run", recipe, on_epoch=lambda epoch, model, rows: kept.update(model=model)
+    )
+    assert result.model is kept["model"]
+
+
+def test_losses_reach_every_new_part():
+    torch.manual_seed(0)
+    model = build_model(SMOKE).train()
+    data = build_data(SMOKE.data)[0]
+    samples = [data[i] for i in range(4)]
+    image = torch.stack([to_tensor(s.image) for s in samples])
+    labels = torch.stack([torch.from_numpy(s.labels) for s in samples])
+    found = losses(model(model.normalise(image)), image, labels, SMOKE.weak, warm_up=False)
+    (found.classification + found.mask).backward()
+    missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing
+    assert 0 <= float(found.gate_open) <= 1

@@ -1,0 +1,134 @@
+"""The whole course in one go: train, evaluate, run the notebooks, write one page.
+
+`python -m wsfcn.study.course` is what `make course` calls. What an earlier call left in the
+cache or in the output folder is used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..data import build as build_data
+from ..data.artwork import credit_lines
+from ..files import write_all
+from ..predict import predict
+from ..recipes import Recipe
+from ..show.colours import overlay
+from ..train import TrainingResult
+from .cam_floor import cam_floor
+from .notebooks import run_notebook
+from .page import Picture, Score, Table, build_page
+from .sources import FOLDER, notebooks
+from .trained import recipe_of, run_folder, trained
+
+SHOWN = 6
+
+
+def course(folder: str | Path, profile: str = "laptop", progress: bool = True) -> Path:
+    """Train the profile's recipe, score it, execute every notebook, write `folder`/index.html."""
+    started = time.perf_counter()
+    folder, recipe = Path(folder), recipe_of(profile)
+    _say("1/4 training from image labels")
+    result = trained(recipe, progress=progress)
+    _say(f"    {result.score}")
+    _say("2/4 the floor: thresholded CAMs of the same backbone")
+    floor = _floor(recipe, progress)
+    _say(f"    mIoU {100 * floor['mean_iou']:.1f} at its best threshold {floor['threshold']:g}")
+    _say("3/4 the notebooks")
+    runs = []
+    for path in notebooks(FOLDER):
+        runs.append(run_notebook(path, {}, folder, profile=profile, progress=progress))
+        _say(f"    {runs[-1]}")
+    _say("4/4 the page")
+    score = result.score
+    page = build_page(
+        folder,
+        [run.path for run in runs],
+        title="WS-FCN: masks from image labels",
+        lead="Trained on emoji scenes with image labels alone, scored against their exact masks.",
+        scores=[
+            Score("mIoU", f"{100 * score.mean_iou:.1f} %", "WS-FCN, 21 classes"),
+            Score("PixAcc", f"{100 * score.pixel_accuracy:.1f} %", "WS-FCN"),
+            Score("best CAM", f"{100 * floor['mean_iou']:.1f} %", "mIoU at the best threshold"),
+        ],
+        pictures=_pictures(result),
+        tables=[_per_class(result)],
+        facts={
+            "recipe": recipe.name,
+            "protocol": score.protocol.describe(),
+            "validation scenes": score.images,
+            "this call took": f"{(time.perf_counter() - started) / 60:.1f} min",
+        },
+        credits=credit_lines(),
+    )
+    _say(f"    {page}")
+    return page
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _floor(recipe: Recipe, progress: bool) -> dict[str, float]:
+    path = run_folder(recipe) / "cam_floor.json"
+    if not path.exists():
+        threshold, mean_iou = cam_floor(recipe, progress=progress).best()
+        found = {"threshold": threshold, "mean_iou": mean_iou}
+        write_all(path.parent, {path.name: json.dumps(found).encode()})
+    return json.loads(path.read_text())
+
+
+def _pictures(result: TrainingResult) -> list[Picture]:
+    """Scene, found mask and exact mask side by side, for a few validation scenes."""
+    val = build_data(result.model.recipe.data)[1]
+    samples = [val[i] for i in range(min(SHOWN, len(val)))]
+    found = predict(result.model, [s.image for s in samples])
+    pictures = []
+    for sample, segmentation in zip(samples, found, strict=True):
+        exact = np.zeros_like(segmentation.labels) if sample.mask is None else sample.mask
+        gap = np.full((sample.image.shape[0], 4, 3), 255, np.uint8)
+        drawn = overlay(sample.image, segmentation.labels), overlay(sample.image, exact)
+        strip = np.concatenate([sample.image, gap, drawn[0], gap, drawn[1]], axis=1)
+        present = [c for c, there in zip(val.classes, sample.labels, strict=True) if there]
+        seen = ", ".join(segmentation.found) or "background alone"
+        pictures.append(
+            Picture(
+                Image.fromarray(strip.repeat(3, 0).repeat(3, 1)),
+                alt=f"A scene with {', '.join(present)}; WS-FCN found {seen}; the exact mask.",
+                caption=f"{', '.join(present)}: scene, WS-FCN, exact mask",
+            )
+        )
+    return pictures
+
+
+def _per_class(result: TrainingResult) -> Table:
+    rows = sorted(result.score.per_class.items(), key=lambda row: -np.nan_to_num(row[1]))
+    return Table(
+        "IoU by class",
+        ("class", "IoU %"),
+        [(name, round(100 * value, 1)) for name, value in rows],
+        bar="IoU %",
+        note=result.score.protocol.describe(),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line of `make course`."""
+    parser = argparse.ArgumentParser(description="Train, evaluate, run the notebooks, one page.")
+    parser.add_argument("--out", default="runs/course", help="output folder")
+    parser.add_argument("--profile", default="laptop", choices=("smoke", "laptop"))
+    options = parser.parse_args(arguments)
+    course(options.out, options.profile)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
