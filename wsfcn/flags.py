@@ -72,7 +72,7 @@ class EvaluateArguments:
     """Score the masks of a model on the data of its recipe."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """Name of shipped weights or path of a .safetensors file."""
+    """A .safetensors file written by a training."""
     split: Literal["val", "train"] = "val"
     """Which images."""
     json: Path | None = None
@@ -94,8 +94,8 @@ class SegmentArguments:
 
     photos: Annotated[Positional[tuple[Path, ...]], arg(metavar="PHOTO...")]
     """Photos, or folders of photos."""
-    model: str = "lite-scenes"
-    """Name of shipped weights or path of a .safetensors file."""
+    model: str = "runs/course/model.safetensors"
+    """A .safetensors file, by default the one that `make course` leaves."""
     out: Path = Path("segmented")
     """Folder for the results."""
     size: int | None = None

@@ -46,7 +46,9 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors by name and the header. Raises WeightsError for anything but a whole safetensors."""
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file; expected a .safetensors file")
+        raise WeightsError(
+            f"{path}: no such weights file; `make course` or `wsfcn train` writes a .safetensors"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}

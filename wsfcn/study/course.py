@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from PIL import Image
 
 from ..data import build as build_data
 from ..data.artwork import credit_lines
-from ..files import write_all
+from ..files import check_output_folder, write_all
 from ..predict import predict
 from ..recipes import Recipe
 from ..show.colours import overlay
@@ -33,11 +34,16 @@ SHOWN = 6
 
 
 def course(folder: str | Path, profile: str = "laptop", progress: bool = True) -> Path:
-    """Train the profile's recipe, score it, execute every notebook, write `folder`/index.html."""
+    """Train the profile's recipe, score it, execute every notebook, write `folder`/index.html.
+
+    The trained network is left beside it as model.safetensors.
+    """
     started = time.perf_counter()
-    folder, recipe = Path(folder), recipe_of(profile)
+    folder, recipe = check_output_folder(folder), recipe_of(profile)
     _say("1/4 training from image labels")
     result = trained(recipe, progress=progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(result.folder / "model.safetensors", folder / "model.safetensors")
     _say(f"    {result.score}")
     _say("2/4 the floor: thresholded CAMs of the same backbone")
     floor = _floor(recipe, progress)
