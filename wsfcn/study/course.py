@@ -7,7 +7,6 @@ cache or in the output folder is used again.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import time
@@ -19,16 +18,14 @@ from PIL import Image
 
 from ..data import build as build_data
 from ..data.artwork import credit_lines
-from ..files import check_output_folder, write_all
+from ..files import check_output_folder
 from ..predict import predict
-from ..recipes import Recipe
 from ..show.colours import overlay
 from ..train import TrainingResult
-from .cam_floor import cam_floor
 from .notebooks import run_notebook
 from .page import Picture, Score, Table, build_page
 from .sources import FOLDER, notebooks
-from .trained import recipe_of, run_folder, trained
+from .trained import best_cams, recipe_of, trained
 
 SHOWN = 6
 
@@ -46,8 +43,8 @@ def course(folder: str | Path, profile: str = "laptop", progress: bool = True) -
     shutil.copyfile(result.folder / "model.safetensors", folder / "model.safetensors")
     _say(f"    {result.score}")
     _say("2/4 the floor: thresholded CAMs of the same backbone")
-    floor = _floor(recipe, progress)
-    _say(f"    mIoU {100 * floor['mean_iou']:.1f} at its best threshold {floor['threshold']:g}")
+    threshold, floor = best_cams(recipe, progress=progress)["class filter"]
+    _say(f"    mIoU {100 * floor:.1f} at its best threshold {threshold:g}")
     _say("3/4 the notebooks")
     runs = []
     for path in notebooks(FOLDER):
@@ -63,7 +60,7 @@ def course(folder: str | Path, profile: str = "laptop", progress: bool = True) -
         scores=[
             Score("mIoU", f"{100 * score.mean_iou:.1f} %", "WS-FCN, 21 classes"),
             Score("PixAcc", f"{100 * score.pixel_accuracy:.1f} %", "WS-FCN"),
-            Score("best CAM", f"{100 * floor['mean_iou']:.1f} %", "mIoU at the best threshold"),
+            Score("best CAM", f"{100 * floor:.1f} %", "mIoU at the best threshold"),
         ],
         pictures=_pictures(result),
         tables=[_per_class(result)],
@@ -81,15 +78,6 @@ def course(folder: str | Path, profile: str = "laptop", progress: bool = True) -
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def _floor(recipe: Recipe, progress: bool) -> dict[str, float]:
-    path = run_folder(recipe) / "cam_floor.json"
-    if not path.exists():
-        threshold, mean_iou = cam_floor(recipe, progress=progress).best()
-        found = {"threshold": threshold, "mean_iou": mean_iou}
-        write_all(path.parent, {path.name: json.dumps(found).encode()})
-    return json.loads(path.read_text())
 
 
 def _pictures(result: TrainingResult) -> list[Picture]:
