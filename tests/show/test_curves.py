@@ -82,3 +82,59 @@ def test_reads_a_file_that_is_still_written(tmp_path):
     path.write_text("[1]\n")
     with pytest.raises(ValueError, match="line 1: needs an object"):
         read_metrics(path)
+
+
+def with_gate() -> list[dict]:
+    return [{**r, "gate_open": 0.25} if "mask_loss" in r else r for r in rows()]
+
+
+def test_the_gate_has_its_own_panel_after_the_warm_up():
+    _, middle, _ = curves(with_gate()).axes
+    drawn = lines(middle)["images with an open gate"]
+    assert drawn[:, 0].min() > 2
+    np.testing.assert_allclose(drawn[:, 1], 25)
+    assert middle.get_ylabel() == "% of the images"
+
+
+def test_a_figure_says_in_words_what_it_shows():
+    alt = curves(rows()).alt
+    assert "over 4 epochs" in alt
+    assert "mIoU from 10 to 40 percent" in alt
+    assert "from 1.000 to 0.025" in alt
+
+
+def test_live_curves_share_one_output_and_wait_between_drawings(monkeypatch, toy_network):
+    import IPython.display
+
+    from wsfcn.data.sample import Sample
+    from wsfcn.show.curves import LiveCurves
+
+    shown, updates = [], []
+
+    class Handle:
+        def update(self, figure):
+            updates.append(figure)
+
+    def display(figure, display_id):
+        assert display_id is True
+        shown.append(figure)
+        return Handle()
+
+    monkeypatch.setattr(IPython.display, "display", display)
+    scene = Sample("a", np.full((32, 32, 3), 90, np.uint8), np.zeros(3, np.float32), None)
+    live = LiveCurves(2, scene, seconds=1000)
+    model = toy_network()
+    live(1, model, rows()[:10])
+    live(2, model, rows()[:20])
+    assert len(shown) == 1 and not updates
+    live.finish(model, rows())
+    assert len(shown) == len(updates) == 1
+    assert len(updates[0].axes) == 3
+    assert updates[0].axes[2].get_title() == "One scene at the end"
+    assert "over 4 epochs" in updates[0].alt
+
+    eager = LiveCurves(seconds=0)
+    eager(1, model, rows()[:10])
+    eager(2, model, rows()[:20])
+    assert len(shown) == len(updates) == 2
+    assert len(updates[1].axes) == 2

@@ -1,20 +1,28 @@
-"""Training curves from the metrics that a run writes."""
+"""Training curves from the metrics that a run writes, also while it writes them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from ..data.sample import Sample
+from ..predict import predict, protocol_of
+from .colours import overlay
+from .panels import BLUE, GREEN, ORANGE, PURPLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from ..model.network import Network
+    from .figures import ShownFigure
 
 Row = Mapping[str, Any]
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito, told apart by everyone
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -40,28 +48,45 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def curves(metrics: str | Path | Iterable[Row], warmup_epochs: float | None = None) -> Figure:
-    """Losses by epoch (left) and mIoU with pixel accuracy (right), the warm-up marked.
+def curves(
+    metrics: str | Path | Iterable[Row],
+    warmup_epochs: float | None = None,
+    *,
+    picture: NDArray[np.uint8] | None = None,
+    caption: str = "",
+) -> ShownFigure:
+    """Losses by epoch and mIoU with pixel accuracy, the warm-up marked.
 
     metrics: a JSON-lines file or its rows: per step {"epoch", "classification_loss",
-    "mask_loss", ...}, per evaluation {"epoch", "mean_iou", "pixel_accuracy"}. warmup_epochs: the
-    end of the warm-up; by default where the first mask loss appears.
+    "mask_loss", "gate_open"}, per evaluation {"epoch", "mean_iou", "pixel_accuracy"}.
+    warmup_epochs: the end of the warm-up; by default where the first mask loss appears. Between
+    the two stands the share of images with an open gate, where rows have it. With a `picture`,
+    (H, W, 3), that panel gives way to it, on the right.
     """
-    from matplotlib.figure import Figure
+    from .figures import ShownFigure
 
     rows: list[Row]
     rows = [*read_metrics(metrics)] if isinstance(metrics, str | Path) else [*metrics]
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
     if warmup_epochs is None:
         warmup_epochs = _warmup_end(rows)
-
-    _smooth_line(left, rows, "classification_loss", "classification loss", BLUE)
     masked = [r for r in rows if warmup_epochs is None or r.get("epoch", 0) > warmup_epochs]
+    gates = picture is None and bool(len(_points(masked, "gate_open")))
+    panels = 2 + gates + (picture is not None)
+    figure = ShownFigure(figsize=(1 + 4 * panels, 3.5), dpi=130, layout="constrained")
+    every = list(figure.subplots(1, panels))
+
+    left = every[0]
+    _smooth_line(left, rows, "classification_loss", "classification loss", BLUE)
     _smooth_line(left, masked, "mask_loss", "mask loss", ORANGE)
     left.set(xlabel="epoch", ylabel="loss", title="Training losses")
     left.set_ylim(bottom=0)
 
+    if gates:
+        shares = [{**row, "gate": 100 * row["gate_open"]} for row in masked if "gate_open" in row]
+        _smooth_line(every[1], shares, "gate", "images with an open gate", PURPLE)
+        every[1].set(xlabel="epoch", ylabel="% of the images", ylim=(0, 100), title="Batch gate")
+
+    right = every[1 + gates]
     for name, label, colour, marker in (
         ("mean_iou", "mIoU", GREEN, "o"),
         ("pixel_accuracy", "pixel accuracy", BLUE, "s"),
@@ -71,14 +96,79 @@ def curves(metrics: str | Path | Iterable[Row], warmup_epochs: float | None = No
             right.plot(points[:, 0], 100 * points[:, 1], color=colour, marker=marker, label=label)
     right.set(xlabel="epoch", ylabel="%", ylim=(0, 100), title="Masks of the validation images")
 
-    for axes in (left, right):
+    last = max((r["epoch"] for r in rows if "epoch" in r), default=0)
+    for axes in every[: 2 + gates]:
         if warmup_epochs:
             axes.axvspan(0, warmup_epochs, color="0.92", zorder=0)
             axes.axvline(warmup_epochs, color="0.4", linestyle="--", label="end of warm-up")
+        axes.set_xlim(0, max(last, warmup_epochs or 0, 1))
         axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, fontsize=9)
+    if picture is not None:
+        every[-1].imshow(picture)
+        every[-1].set_title(caption)
+        every[-1].set_axis_off()
+    figure.alt = _describe(rows, last, caption)
     return figure
+
+
+class LiveCurves:
+    """Curves that redraw themselves in a notebook's cell: `train(..., on_epoch=LiveCurves())`.
+
+    All drawings share one output; the last one stays in the saved notebook. Given a `scene`,
+    its mask by the network of the moment is drawn beside the curves. Between two drawings pass
+    at least `seconds`; `finish` draws the final state, also of a training that is read back.
+    """
+
+    def __init__(
+        self,
+        warmup_epochs: float | None = None,
+        scene: Sample | None = None,
+        *,
+        seconds: float = 2.0,
+    ) -> None:
+        self.warmup_epochs, self.scene, self.seconds = warmup_epochs, scene, seconds
+        self._handle: Any = None
+        self._drawn = -np.inf
+
+    def __call__(self, epoch: int, model: Network, rows: Sequence[Row]) -> None:
+        """Draw the rows so far, unless that was done a moment ago."""
+        if time.monotonic() - self._drawn >= self.seconds:
+            self._draw(model, rows, f"after epoch {epoch}")
+
+    def finish(self, model: Network, rows: Sequence[Row]) -> None:
+        """Draw the last state, whenever the one before was drawn."""
+        self._draw(model, rows, "at the end")
+
+    def _draw(self, model: Network, rows: Sequence[Row], when: str) -> None:
+        from IPython.display import display
+
+        picture, caption = None, ""
+        if self.scene is not None:
+            quick = protocol_of(model).change({"flip": False, "scales": (1.0,)})
+            found = predict(model, [self.scene.image], quick)[0].labels
+            side = -(-256 // len(found))  # enlarged, so that outlines stay fine
+            image, found = (x.repeat(side, 0).repeat(side, 1) for x in (self.scene.image, found))
+            picture, caption = overlay(image, found), f"One scene {when}"
+        figure = curves(rows, self.warmup_epochs, picture=picture, caption=caption)
+        if self._handle is None:
+            self._handle = display(figure, display_id=True)
+        else:
+            self._handle.update(figure)
+        self._drawn = time.monotonic()
+
+
+def _describe(rows: Sequence[Row], last: float, caption: str) -> str:
+    """The curves in words: where the loss went, and the mIoU."""
+    text = f"Training curves over {last:g} epochs"
+    losses, scores = _points(rows, "classification_loss"), _points(rows, "mean_iou")
+    if len(losses):
+        text += f"; classification loss from {losses[0, 1]:.3f} to {losses[-1, 1]:.3f}"
+    if len(scores):
+        text += f"; mIoU from {100 * scores[0, 1]:.0f} to {100 * scores[-1, 1]:.0f} percent"
+    return text + (f"; {caption}, its mask painted over it" if caption else "")
 
 
 def _warmup_end(rows: list[Row]) -> float | None:
@@ -105,4 +195,5 @@ def _smooth_line(axes: Axes, rows: Iterable[Row], name: str, label: str, colour:
     sums = np.convolve(points[:, 1], np.ones(width), "same")
     counts = np.convolve(np.ones(len(points)), np.ones(width), "same")
     axes.plot(points[:, 0], points[:, 1], color=colour, alpha=0.25, linewidth=0.8)
-    axes.plot(points[:, 0], sums / counts, color=colour, label=label)
+    marker = "o" if len(points) < 10 else ""  # a line of one point would not be seen
+    axes.plot(points[:, 0], sums / counts, color=colour, label=label, marker=marker)

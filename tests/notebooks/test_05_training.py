@@ -1,0 +1,103 @@
+"""Notebook 05 in its smoke profile, under papermill: records, figures, alt texts, time."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import io
+import runpy
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from wsfcn.study.notebooks import run_notebook
+from wsfcn.study.render import render_notebook
+from wsfcn.study.sources import FOLDER, read_notebook
+
+FIGURES = 11
+SOLUTIONS = Path(__file__).parent / "solutions" / "05_training.py"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The executed notebook; its training is kept in a folder of this test."""
+    folder = tmp_path_factory.mktemp("05_training")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WSFCN_CACHE", str(folder / "cache"))
+        return run_notebook("05_training", {}, folder, profile="smoke", progress=False)
+
+
+@pytest.fixture(scope="module")
+def outputs(done):
+    cells = read_notebook(done.path)["cells"]
+    return [output for cell in cells for output in cell.get("outputs", ())]
+
+
+@pytest.mark.timeout(300)
+def test_it_records_a_training(done):
+    records = done.records
+    # Six steps: next to ln 2 / 2, where a fresh network starts, and already below it.
+    assert 0.15 < records["last_classification_loss"] < records["first_classification_loss"] < 0.6
+    assert records["mask_loss"] >= 0
+    assert 0 <= records["gate_share"] <= 1
+    assert 0 < records["mean_iou"] < 0.5
+    assert 0.2 < records["pixel_accuracy"] < 1
+    assert "flip" in records["protocol"]
+    assert set(records["mean_iou_by_protocol"]) >= {"no flip", "flip", "flip, labels given"}
+    # The smoke profile scores all of its scenes, so this is the number of the training itself.
+    assert records["mean_iou_by_protocol"]["flip"] == pytest.approx(100 * records["mean_iou"])
+
+
+def test_it_takes_its_time(done):
+    assert done.seconds < 120  # 20 s of work on two free cores
+
+
+def test_every_figure_is_there_and_says_what_it_shows(outputs):
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) == FIGURES
+    for output in pictures:
+        alt = output["metadata"]["image/png"]["alt"]
+        assert len(alt) > 40
+        image = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"])))
+        assert min(image.size) > 250
+        low, high = image.convert("L").getextrema()
+        assert high - low > 100  # not an empty sheet
+
+
+def test_the_live_curves_leave_their_last_state_alone(outputs):
+    alts = [o["metadata"].get("image/png", {}).get("alt", "") for o in outputs if "data" in o]
+    live = [alt for alt in alts if "One scene" in alt]
+    assert len(live) == 1
+    assert "at the end" in live[0] and "over 2 epochs" in live[0]
+
+
+def test_nothing_went_wrong(outputs):
+    assert not [o for o in outputs if o["output_type"] == "error"]
+    said = "".join(o["text"] for o in outputs if o.get("name") == "stderr")
+    for word in ("Warning", "Error", "Traceback"):
+        assert word not in said
+
+
+def test_open_exercises_say_so(outputs):
+    said = "".join(o["text"] for o in outputs if o.get("name") == "stdout")
+    assert said.count("Not yet") == 4
+
+
+def test_formulas_become_mathml(done):
+    page = render_notebook(done.path)
+    assert page.body.count("<math ") > 10
+    assert 'class="tex"' not in page.body and not page.failed
+    assert page.title.startswith("From image labels to masks")
+
+
+def test_cells_are_short_and_stubs_fit_the_solutions():
+    cells = read_notebook(FOLDER / "05_training.ipynb")["cells"]
+    code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+    assert max(source.count("\n") + 1 for source in code) <= 25
+    text = "\n".join(code)
+    for name, answer in runpy.run_path(str(SOLUTIONS)).items():
+        if inspect.isfunction(answer):
+            assert f"def {name}{inspect.signature(answer)}: ..." in text
+            assert f"print(check_{name}({name}))" in text
+            assert inspect.getsource(answer).split(":", 1)[1].strip() not in text
