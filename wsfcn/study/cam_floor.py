@@ -7,7 +7,9 @@ against the exact masks. That choice needs masks, so it flatters the CAM.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,11 +21,12 @@ from ..data import build as build_data
 from ..data.sample import Dataset
 from ..data.transforms import to_tensor
 from ..evaluate import ConfusionMatrix
-from ..features import cached_features
+from ..features import cache_folder, cached_features
 from ..model.layers import Features
 from ..model.network import Network
 from ..recipes import Recipe
 from ..weak.cam import cam_to_labels, class_activation_maps
+from ..weights import read_safetensors, write_safetensors
 
 THRESHOLDS = tuple(np.round(np.arange(0.1, 0.96, 0.05), 2).tolist())
 
@@ -63,8 +66,12 @@ def _high(network: Network, images: Tensor) -> Tensor:
 def cam_floor(recipe: Recipe, *, epochs: int = 40, progress: bool = True) -> CamFloor:
     """Train the classifier on a recipe's training images and score its CAMs on its val images.
 
-    The backbone keeps its ImageNet weights; the recipe's views and training seed are used.
+    The backbone keeps its ImageNet weights; the recipe's views and training seed are used. The
+    classifier and its curves are kept in the cache.
     """
+    path = cache_folder() / "cam_floors" / f"{_key(recipe, epochs)}.safetensors"
+    if path.exists():
+        return _read(path, recipe)
     train, val = build_data(recipe.data)
     torch.manual_seed(recipe.train.seed)
     network = build_model(recipe, train.classes).eval()
@@ -83,7 +90,21 @@ def cam_floor(recipe: Recipe, *, epochs: int = 40, progress: bool = True) -> Cam
                 found = cam_to_labels(cams, threshold, truth.shape[1:], kept.float())
                 matrix.update(found.numpy(), truth)
     curves = {n: tuple(m.mean_iou for m in row) for n, row in matrices.items()}
+    write_safetensors(path, classifier.state_dict(), {"curves": curves})
     return CamFloor(network, classifier, THRESHOLDS, curves)
+
+
+def _key(recipe: Recipe, epochs: int) -> str:
+    facts = recipe.change({"name": "cam_floor"}).model_dump_json() + str((epochs, THRESHOLDS))
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def _read(path: Path, recipe: Recipe) -> CamFloor:
+    tensors, header = read_safetensors(path)
+    classifier = nn.Linear(*reversed(tensors["weight"].shape)).requires_grad_(False)
+    classifier.load_state_dict(tensors)
+    curves = {name: tuple(values) for name, values in header["curves"].items()}
+    return CamFloor(build_model(recipe).eval(), classifier, THRESHOLDS, curves)
 
 
 @torch.inference_mode()

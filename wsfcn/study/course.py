@@ -22,10 +22,11 @@ from ..files import check_output_folder
 from ..predict import predict
 from ..show.colours import overlay
 from ..train import TrainingResult
+from .cam_floor import cam_floor
 from .notebooks import run_notebook
 from .page import Picture, Score, Table, build_page
 from .sources import FOLDER, notebooks
-from .trained import best_cams, recipe_of, trained
+from .trained import recipe_of, trained
 
 SHOWN = 6
 
@@ -43,7 +44,7 @@ def course(folder: str | Path, profile: str = "laptop", progress: bool = True) -
     shutil.copyfile(result.folder / "model.safetensors", folder / "model.safetensors")
     _say(f"    {result.score}")
     _say("2/4 the floor: thresholded CAMs of the same backbone")
-    threshold, floor = best_cams(recipe, progress=progress)["class filter"]
+    threshold, floor = cam_floor(recipe, progress=progress).best()
     _say(f"    mIoU {100 * floor:.1f} at its best threshold {threshold:g}")
     _say("3/4 the notebooks")
     runs = []

@@ -15,7 +15,8 @@ from ..build import load
 from ..data import build as build_data
 from ..evaluate import evaluate
 from ..protocols import given_image_labels
-from .trained import best_cams, recipe_of, run_folder, trained
+from .cam_floor import cam_floor
+from .trained import recipe_of, run_folder, trained
 
 COLUMNS = (
     "WS-FCN mIoU",
@@ -34,13 +35,13 @@ def seeds_table(profile: str, seeds: Sequence[int], progress: bool = True) -> st
         score = trained(recipe, progress=progress).score
         model = load(run_folder(recipe) / "model.safetensors")
         given = evaluate(model, build_data(recipe.data)[1], given_image_labels(), progress=progress)
-        cams = best_cams(recipe, progress=progress)
+        floor = cam_floor(recipe, progress=progress)
         values = (
             score.mean_iou,
             score.pixel_accuracy,
             given.mean_iou,
-            cams["class filter"][1],
-            cams["image labels given"][1],
+            floor.best("class filter")[1],
+            floor.best("image labels given")[1],
         )
         rows.append([100 * v for v in values])
     lines = [f"| seed | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from ..model.network import Network
 from ..predict import predict
 from ..recipes import Recipe
 from ..train import EpochHook, TrainingResult, train
-from .cam_floor import cam_floor
 
 PROFILES = {"smoke": recipes.smoke_scenes, "laptop": recipes.lite_scenes}
 
@@ -84,16 +82,6 @@ def film(recipe: Recipe) -> Film:
     samples = [val[i] for i in range(frames.shape[1])]
     masks = [s.mask for s in samples if s.mask is not None]
     return Film(np.stack([s.image for s in samples]), np.stack(masks), frames)
-
-
-def best_cams(recipe: Recipe, *, progress: bool = True) -> dict[str, tuple[float, float]]:
-    """(threshold, mIoU) of the best-threshold CAM for each curve of `cam_floor`; kept on disk."""
-    path = run_folder(recipe) / "cam_floor.json"
-    if not path.exists():
-        floor = cam_floor(recipe, progress=progress)
-        best = {name: floor.best(name) for name in floor.curves}
-        write_all(path.parent, {path.name: json.dumps(best).encode()})
-    return {name: tuple(pair) for name, pair in json.loads(path.read_text()).items()}
 
 
 def _expose(folder: Path, epoch: int, model: Network, val: Dataset, count: int) -> None:
