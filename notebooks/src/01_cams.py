@@ -18,8 +18,8 @@
 #
 # | profile | what it is for | time on 2 CPU cores |
 # | --- | --- | --- |
-# | `smoke` | testing: 24 training scenes, so the masks are poor | TIME_SMOKE |
-# | `laptop` | reading: 2,400 training scenes | TIME_LAPTOP |
+# | `smoke` | testing: 24 training scenes, so the masks are poor | 20 s |
+# | `laptop` | reading: 2,400 training scenes | 90 s, once WS-FCN is trained |
 
 # %% tags=["parameters"]
 # schema: wsfcn.study.parameters.Cams
@@ -153,6 +153,9 @@ draw.heat_grid(photos, maps, {name: draw.imagenet_name(best[name]) for name in p
 # Follow one photo from left to right. The grid gets finer, the blob gets a sharper edge, but it
 # stays where it was. The next table puts numbers to this: the share of the photo inside the white
 # line, and the correlation of the coarsest with the finest map.
+#
+# Of the motorbike the engine carries the evidence; wheels, saddle and handlebar stay dark,
+# although they are motorbike, too. The espresso glows beyond its cup. Keep both in mind.
 
 
 # %%
@@ -207,12 +210,12 @@ contact_sheet(val, min(6, len(val)), title="Validation scenes, and what their ex
 # Above: scenes that no network here was trained on. Below each: its exact mask. White lines are
 # pixels on the border, which belong to both sides and are not counted.
 #
-# Now a classifier for these 20 classes: the first five of seven stages of the same pretrained
-# network, at stride 8; their features are pooled, and one linear layer is trained on image
-# labels. Its CAMs come as in section 1.1. Every pixel then goes to the class whose map is
-# **strongest** there, if that strength is above a **threshold**; otherwise it is *background*. So
-# that we judge the masks and not the guessing of classes, the image labels are given: maps of
-# classes that are not in the scene are set to 0.
+# Now a classifier for these 20 classes: the convolutions of the same pretrained network, at stride
+# 8; their features are pooled, and one linear layer is trained on image labels. Its CAMs come as
+# in section 1.1. Every pixel then goes to the class whose map is **strongest** there, if that
+# strength is above a **threshold**; otherwise it is *background*. So that we judge the masks and
+# not the guessing of classes, the image labels are given: maps of classes that are not in the
+# scene are set to 0.
 
 # %%
 from wsfcn.model.layers import resize
@@ -287,9 +290,10 @@ draw.verdict_grid(samples[:shown], given[0].numpy(), three)
 #   incompleteness**: the mask of the background has holes. A low threshold lets the blob flow
 #   over the object's edge, and to places that often come along with the object.
 # * **Orange** is object that was missed: **object incompleteness**. A high threshold keeps the
-#   few spots that settle the matter for a classifier: a face, a wheel.
+#   few places that spoke loudest, and drops the rest of the object with the background.
 #
-# Purple can only shrink and orange can only grow from left to right. Is there a place where both
+# Dark is object that went to the wrong class of two. Purple can only shrink and orange can only
+# grow from left to right. Is there a place where both
 # are small?
 
 # %%
@@ -402,6 +406,9 @@ Markdown(
 )
 
 # %% [markdown]
+# A fair word for the CAM: its classifier trains one layer on fixed features. With the whole
+# network trained, its maps would be others, though made from the same question.
+#
 # A number without its protocol means little. Read the last two columns once more: the same masks
 # look better when somebody else names the classes. Published tables mix the two; the paper
 # marks its own rows of the easier kind with §.

@@ -206,19 +206,25 @@ def threshold_curves(
     right.axhline(100 * ceiling, color="0.45", ls=":", label="exact masks on the CAM's grid")
     right.set(title="How good the masks are", ylabel="mIoU, %", ylim=(0, 100))
     for axis in (left, right):
-        axis.legend(fontsize=9, loc="upper right", framealpha=0.9, edgecolor="none")
+        axis.legend(
+            fontsize=9,
+            loc="upper right",
+            bbox_to_anchor=(1, 1 if axis is left else 0.86),
+            framealpha=0.9,
+            edgecolor="none",
+        )
         axis.axvline(best, color="0.6", lw=1, zorder=0)
         axis.set(xlabel="threshold, share of the CAM's maximum", xlim=(0, 1))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.annotate(
-            f"best: {best:g}",
-            (best, 0),
-            (4, 4),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            fontsize=9,
-        )
+    left.annotate(
+        f"best: {best:g}",
+        (best, 0),
+        (4, 4),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        fontsize=9,
+    )
     figure.alt = (
         f"Left: from threshold {thresholds[0]:g} to {thresholds[-1]:g} the share of the object "
         f"that is found falls from {100 * found[0]:.0f} to {100 * found[-1]:.0f} %, the share of "
@@ -252,14 +258,14 @@ def mask_grid(
     told = []
     for index, (sample, row) in enumerate(zip(samples, axes, strict=True)):
         assert sample.mask is not None
-        present = [classes[k] for k in np.flatnonzero(sample.labels)]
+        present = [classes[k] for k in np.flatnonzero(sample.labels).tolist()]
         _picture(row[0], sample.image)
         row[0].set_title(" + ".join(present), fontsize=10)
         words = []
         for axis, (method, labels) in zip(row[1:-1], masks.items(), strict=True):
             _picture(axis, _tinted(sample.image, labels[index], colours))
             _names(axis, labels[index], classes)
-            value = 100 * scores[method][index]
+            value = 100 * float(scores[method][index])
             axis.set_title(f"IoU {value:.0f} %", fontsize=10)
             words.append(f"{method} {value:.0f} %")
         _picture(row[-1], _tinted(sample.image, sample.mask, colours))
