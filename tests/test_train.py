@@ -37,6 +37,10 @@ def run(folder, recipe=SMOKE, **options):
     return train(recipe, folder, progress=False, monitor=2, **options)
 
 
+def same(first: Score, second: Score) -> bool:
+    return json.dumps(first.to_dict()) == json.dumps(second.to_dict())  # nan equals nan as text
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +57,7 @@ def test_a_run_leaves_recipe_metrics_weights_and_score(finished):
     assert rows == finished.rows
     epochs = [r for r in rows if "mean_iou" in r]
     assert [r["epoch"] for r in epochs] == [1, 2]
-    assert Score.read(folder / "score.json") == finished.score
+    assert same(Score.read(folder / "score.json"), finished.score)
     assert recipes.Recipe(**json.loads((folder / "recipe.json").read_text())) == SMOKE
     state = load(folder / "model.safetensors").state_dict()
     for name, tensor in finished.model.state_dict().items():
@@ -65,6 +69,15 @@ def test_the_mask_loss_starts_after_the_warm_up(finished):
     warm = [r for r in steps if r["epoch"] <= SMOKE.train.warmup_epochs]
     assert warm and all(r["mask_loss"] == 0 for r in warm)
     assert len(steps) > len(warm)
+
+
+def test_the_same_seed_gives_the_same_weights_whether_or_not_features_were_cached(
+    finished, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WSFCN_CACHE", str(tmp_path / "cold"))
+    again = run(tmp_path / "again")
+    for name, tensor in finished.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
 def test_a_run_cut_off_after_an_epoch_ends_with_the_same_weights(finished, tmp_path):
@@ -92,7 +105,7 @@ def test_a_finished_run_is_read_back_without_training(finished):
         raise AssertionError("trained again")
 
     again = run(finished.folder, resume=True, on_epoch=never)
-    assert again.score == finished.score and again.rows == finished.rows
+    assert same(again.score, finished.score) and again.rows == finished.rows
 
 
 def test_folders_that_hold_something_else_are_refused(finished, tmp_path):
@@ -145,7 +158,8 @@ def test_cached_features_are_those_of_the_augmented_views():
         pixels = model.normalise(to_tensor(image)[None])
         plain = model(pixels)
         cached = model.finish(Features(batch.low[:1], batch.high[:1]), image.shape[:2])
-    torch.testing.assert_close(cached.logits, plain.logits, atol=0.05, rtol=0.05)  # float16
+    close = (cached.probabilities - plain.probabilities).abs()
+    assert close.mean() < 1e-3 and close.max() < 0.1  # float16 features
     assert torch.equal(batch.labels[0], torch.from_numpy(data[5].labels))
 
 

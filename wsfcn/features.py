@@ -113,7 +113,9 @@ def cached_features(
         with tqdm(total=views * count, desc="features", unit="img", disable=not progress) as bar:
             for view in range(views):
                 loader = torch.utils.data.DataLoader(
-                    Views(dataset, recipe.augment, recipe.data.seed, view), batch_size=16
+                    Views(dataset, recipe.augment, recipe.data.seed, view),
+                    batch_size=16,
+                    generator=torch.Generator(),  # leaves the training's generator alone
                 )
                 row = view * count
                 for images, labels in loader:

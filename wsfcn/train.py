@@ -127,6 +127,7 @@ def _batches(
         Views(data, recipe.augment, recipe.train.seed, epoch),
         batch_sampler=rows.tolist(),
         num_workers=recipe.train.workers,
+        generator=torch.Generator(),  # or the loader draws from the one that dropout and gate use
     )
     for images, labels in loader:
         images, labels = fabric.to_device((images, labels))

@@ -64,7 +64,7 @@ def test_wrong_input_shape_is_named(network):
 def test_a_frozen_backbone_does_not_train_and_an_open_one_keeps_its_statistics():
     model = build_model(SMOKE)
     trained = {n.split(".")[0] for n, p in model.named_parameters() if p.requires_grad}
-    assert trained == {"backbone", "context", "fusion", "decoder"}
+    assert trained == {"context", "fusion", "decoder"}
     model = build_model(
         SMOKE.change({"model.frozen": 1, "train.views": 0, "model.pretrained": False})
     ).train()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +12,7 @@ from .decoder import with_background
 from .layers import Features, Stages, note, resize
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """What the network says about a batch.
 
     logits: (B, K+1, h, w) at 1/4 of the input, channel 0 the constant background logit 1.
@@ -30,7 +27,7 @@ class Output:
     size: tuple[int, int]
     stages: Stages = None
 
-    @cached_property
+    @property
     def masks(self) -> Tensor:
         """(B, K+1, H, W) softmax masks at the input's size (bilinear, align_corners=True)."""
         return resize(self.probabilities, self.size)
