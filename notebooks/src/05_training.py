@@ -15,8 +15,8 @@
 #
 # **Time** on two cores: profile `smoke` under 20 seconds (a handful of steps: everything runs,
 # nothing is learned). Profile `laptop` reads back the training that `make course` has done, which
-# takes about a minute; without it, it trains first, some minutes, with curves that move while you
-# wait. A training that was cut off goes on where it was.
+# takes one to two minutes; without it, it trains first, about five minutes more, with curves that
+# move while you wait. A training that was cut off goes on where it was.
 
 # %% tags=["parameters"]
 # schema: wsfcn.study.parameters.Training
@@ -27,7 +27,7 @@ warmup_epochs = None  # first epochs, no mask loss
 train = None  # training scenes; None: recipe's
 val = None  # validation scenes; None: recipe's
 shown = 3  # scenes of the filmstrip
-scored = 8  # scenes that every protocol is tried on
+scored = 4  # scenes that every protocol is tried on
 
 # %%
 import numpy as np
@@ -92,7 +92,8 @@ pd.DataFrame(
 # paper's new parts (the context module FCA, the fusion SF2, the decoder) start from noise. So the
 # optimiser gets groups: new weights learn 20 times faster than pretrained ones, biases twice as
 # fast as their weights and without *weight decay* (the pull towards zero). What is frozen does not
-# appear at all: the first stages of the backbone and all its batch norms.
+# appear: in the paper the backbone's first stages and all its batch norms, in this recipe the
+# whole backbone, so that two cores suffice.
 
 # %%
 from wsfcn.show.training import group_table
@@ -107,7 +108,9 @@ group_table(parameter_groups(build_model(recipe), recipe.train), recipe.train)
 # once; the **classification loss** compares the network's class scores with the image labels.
 # After the warm-up a second loss, the **mask loss**, compares its masks with pseudo labels made
 # from those very masks. The curves below are redrawn after each epoch. On the right: one scene
-# that the network is never trained on, and the mask it would draw now.
+# that the network is never trained on, and the mask it would draw now. (What is scored and drawn
+# is the running mean of the weights over the last steps: it wavers less than the weights
+# themselves.)
 
 # %%
 from wsfcn.show.curves import LiveCurves
@@ -137,7 +140,7 @@ network = result.model
 #
 # $$L_{cls} = -\frac{1}{K} \sum_{c} t_c \log \sigma(y_c) + (1 - t_c) \log(1 - \sigma(y_c))$$
 #
-# To see what that rewards, take a class that is sure of itself: logit 6 inside its mask, -6
+# To see what that rewards, take a class that is sure of itself: logit 6 inside its mask, -10
 # outside. How does its score depend on the size of the mask?
 
 # %%
@@ -146,7 +149,7 @@ from wsfcn.weak import ngwp_scores
 
 def scores_of(share):
     """Average pooling, nGWP alone, and the network's score for a mask of this size."""
-    logits = torch.full((1, 2, 64, 64), -6.0)
+    logits = torch.full((1, 2, 64, 64), -10.0)
     logits[:, 0] = 1  # the background
     logits[0, 1].view(-1)[: round(share * 64 * 64)] = 6
     masks = logits.softmax(1)
@@ -156,7 +159,7 @@ def scores_of(share):
     return z.mean(), inside, score[0, 0]
 
 
-sizes = np.linspace(0, 1, 101) ** 2  # more points where masks are small
+sizes = np.unique(np.geomspace(4, 4096, 61).round()) / 4096  # from 4 pixels to all of them
 average, inside, score = np.array([scores_of(share) for share in sizes]).T
 
 # %%
@@ -173,10 +176,11 @@ scores = {"average pooling": average, "nGWP alone": inside, "nGWP with size pena
 pooling(sizes, scores, z, shares)
 
 # %% [markdown]
-# **Notice, on the left.** *Average pooling* pays for every further pixel: its masks smear over the
-# whole image. *nGWP alone* does not mind: ten pixels earn as much as a whole cat, so a network
-# would find the nose and stop, the half object of `01_cams`. The *penalty* makes tiny masks
-# expensive, down to $\log \lambda \approx -4.6$ for an empty one, and fades out once a mask has a
+# **Notice, on the left**, where each step to the right is a mask ten times as large. *Average
+# pooling* pays for every further pixel until the mask smears over the whole image. *nGWP alone*
+# hardly minds: a few dozen pixels earn as much as a whole cat, so a network would find the nose
+# and stop, the half object of `01_cams`. The *penalty*, the shaded gap, makes small masks
+# expensive, up to $\log \lambda \approx -4.6$ for an empty one, and fades out once a mask has a
 # decent size. It says *claim something* without saying *claim everything*.
 #
 # **And on the right.** Who stops a mask from growing? With a *sigmoid* each class decides alone,
@@ -190,9 +194,9 @@ pooling(sizes, scores, z, shares)
 #
 # After the warm-up the masks are roughly in place, but blurred and leaky. Phase two turns them
 # into **pseudo labels**, label maps that are good enough to train on, and treats these as if a
-# person had painted them. We do by hand, for a few training scenes, what `wsfcn.train.losses` does
-# for each batch. (One difference: a training step sees the network with dropout and the random
-# gate switched on, here they are off.)
+# person had painted them. We do by hand, for some training scenes, what `wsfcn.train.losses` does
+# for each batch. (A training step differs in two ways: the random gate between the two streams is
+# switched on, and, to save time, this recipe's labels have half the resolution.)
 
 # %%
 from wsfcn.data.transforms import to_tensor
@@ -278,9 +282,9 @@ lesson(
 )
 
 # %% [markdown]
-# **Notice** where the loss lives: along the outlines, where PAMR has moved a border and the
-# network has not followed yet. Deep inside an object both agree and there is nothing to learn.
-# White, the unsure rim, teaches nothing: better no label than a wrong one.
+# **Notice** where the loss lives: at outlines and in specks, where PAMR has moved a border and the
+# network has not followed. Deep inside an object both agree and there is nothing to learn. White,
+# where nobody is sure, teaches nothing: better no label than a wrong one.
 #
 # **Who may teach?** One more guard, the **batch gate**. An image counts only if its pseudo label
 # shows *every* class of its image labels *and* some background. Otherwise the missing class's own
@@ -306,9 +310,9 @@ gate_wall(
 )
 
 # %% [markdown]
-# **Notice** what the shut gates have in common: a class that is small, half hidden, or much like
-# another one. Its mask never gets above the threshold alone. The gate does not help such a class;
-# it only keeps the damage away.
+# **Notice** what a shut gate means: the lost class has no pixel above the threshold that it claims
+# alone. Often it is small, half hidden, or much like another class; sometimes the network simply
+# has not learned it yet. The gate does not help such a class. It only keeps the damage away.
 #
 # **How strict should a threshold be?** Here we peek at the exact masks. *Precision* is the share
 # of labels that are right, *coverage* the share of pixels that get one. Each point is one
@@ -329,8 +333,8 @@ curves_by_step = {
 trade_off(strictness, curves_by_step, np.stack([s.mask for s in samples]), w.foreground_factor)
 
 # %% [markdown]
-# **Notice** that one axis is bought with the other. Higher and further right is better: compare
-# the two lines to see what PAMR is worth at the same coverage.
+# **Notice** that one axis is bought with the other. Higher and further right is better: at the
+# recipe's factor, compare the two lines to see what PAMR is worth.
 #
 # ## 5. What happens to the masks over the epochs?
 #
@@ -343,7 +347,14 @@ trade_off(strictness, curves_by_step, np.stack([s.mask for s in samples]), w.for
 from wsfcn.show.training import filmstrip
 
 shots = film(recipe)
-filmstrip(shots.images, shots.masks, shots.frames, recipe.train.warmup_epochs, rows=shown)
+filmstrip(
+    shots.images,
+    shots.masks,
+    shots.frames,
+    recipe.train.warmup_epochs,
+    classes=train_set.classes,
+    rows=shown,
+)
 
 # %% [markdown]
 # **Notice** two different kinds of progress. Left of the dashed line the network finds out *what*

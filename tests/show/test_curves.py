@@ -130,7 +130,7 @@ def test_live_curves_share_one_output_and_wait_between_drawings(monkeypatch, toy
     live.finish(model, rows())
     assert len(shown) == len(updates) == 1
     assert len(updates[0].axes) == 3
-    assert updates[0].axes[2].get_title() == "One scene at the end"
+    assert updates[0].axes[2].get_title().startswith("One scene at the end\n")
     assert "over 4 epochs" in updates[0].alt
 
     eager = LiveCurves(seconds=0)

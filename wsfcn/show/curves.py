@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from ..data.sample import Sample
 from ..predict import predict, protocol_of
-from .colours import overlay
-from .panels import BLUE, GREEN, ORANGE, PURPLE
+from .panels import BLUE, GREEN, ORANGE, PURPLE, painted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,14 +100,15 @@ def curves(
         if warmup_epochs:
             axes.axvspan(0, warmup_epochs, color="0.92", zorder=0)
             axes.axvline(warmup_epochs, color="0.4", linestyle="--", label="end of warm-up")
-        axes.set_xlim(0, max(last, warmup_epochs or 0, 1))
+        axes.set_xlim(0, 1.02 * max(last, warmup_epochs or 0, 1))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=9)
+            place = "lower right" if gates and axes is every[1] else "best"
+            axes.legend(frameon=False, fontsize=9, loc=place)
     if picture is not None:
         every[-1].imshow(picture)
-        every[-1].set_title(caption)
+        every[-1].set_title(caption.replace(": ", "\n"))
         every[-1].set_axis_off()
     figure.alt = _describe(rows, last, caption)
     return figure
@@ -148,10 +148,9 @@ class LiveCurves:
         picture, caption = None, ""
         if self.scene is not None:
             quick = protocol_of(model).change({"flip": False, "scales": (1.0,)})
-            found = predict(model, [self.scene.image], quick)[0].labels
-            side = -(-256 // len(found))  # enlarged, so that outlines stay fine
-            image, found = (x.repeat(side, 0).repeat(side, 1) for x in (self.scene.image, found))
-            picture, caption = overlay(image, found), f"One scene {when}"
+            found = predict(model, [self.scene.image], quick)[0]
+            picture = painted(self.scene.image, found.labels)
+            caption = f"One scene {when}: {', '.join(found.found) or 'nothing found'}"
         figure = curves(rows, self.warmup_epochs, picture=picture, caption=caption)
         if self._handle is None:
             self._handle = display(figure, display_id=True)
@@ -168,7 +167,7 @@ def _describe(rows: Sequence[Row], last: float, caption: str) -> str:
         text += f"; classification loss from {losses[0, 1]:.3f} to {losses[-1, 1]:.3f}"
     if len(scores):
         text += f"; mIoU from {100 * scores[0, 1]:.0f} to {100 * scores[-1, 1]:.0f} percent"
-    return text + (f"; {caption}, its mask painted over it" if caption else "")
+    return text + (f"; {caption}, painted over it" if caption else "")
 
 
 def _warmup_end(rows: list[Row]) -> float | None:

@@ -19,34 +19,49 @@ def refinement(
     names: Sequence[str],
     columns: Mapping[str, NDArray[Any]],
 ) -> ShownFigure:
-    """A row for each channel, a column for each step: masks in 0..1 as heat, claims in black.
+    """The scene, then a row for each channel and a column for each step.
 
-    columns: title -> (channels, h, w); boolean maps are drawn in black and white.
+    columns: title -> (channels, h, w); masks in 0..1 are drawn as heat, truth values as blue over
+    the pale scene.
     """
-    rows, count = len(names), len(columns) + 1
+    rows, count = len(names), len(columns)
     figure = ShownFigure(
-        figsize=(2.25 * count + 0.5, 2.2 * rows + 0.35),
+        figsize=(2.4 * (count + 1) + 0.9, 2.3 * rows + 0.3),
         dpi=130,
         layout="constrained",
         alt=f"Masks of {', '.join(names)} of one scene, step by step: {', '.join(columns)}",
     )
-    grid = figure.subplots(rows, count, squeeze=False)
-    heat = None
+    layout = figure.add_gridspec(rows, count + 1)
+    scene = figure.add_subplot(layout[:, 0])
+    scene.imshow(large(image))
+    scene.set_title("scene", fontsize=11)
+    frame(scene)
+    heat, grid = None, []
     for row, name in enumerate(names):
-        grid[row, 0].imshow(large(image))
-        grid[row, 0].set_ylabel(name, fontsize=12)
-        for axes, values in zip(grid[row, 1:], columns.values(), strict=True):
+        for column, (title, values) in enumerate(columns.items(), 1):
+            axes = figure.add_subplot(layout[row, column])
+            grid.append(axes)
             if values.dtype == bool:
-                axes.imshow(~values[row], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                axes.imshow(_tinted(image, values[row]))
             else:
                 heat = axes.imshow(values[row], cmap="cividis", vmin=0, vmax=1)
-    for axes, title in zip(grid[0], ["scene", *columns], strict=True):
-        axes.set_title(title, fontsize=11)
-    for axes in grid.ravel():
-        frame(axes)
+            if row == 0:
+                axes.set_title(title, fontsize=11)
+            if column == 1:
+                axes.set_ylabel(name, fontsize=11)
+            frame(axes)
     if heat is not None:
         figure.colorbar(heat, ax=grid, shrink=0.8, pad=0.015, label="mask value")
     return figure
+
+
+def _tinted(image: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The pale scene, blue where chosen."""
+    pale = painted(image, np.zeros(chosen.shape, np.uint8))
+    factor = pale.shape[0] // chosen.shape[0]
+    fine = chosen.repeat(factor, 0).repeat(factor, 1)[..., None]
+    blue = np.array([0, 114, 178])
+    return np.where(fine, 0.3 * pale + 0.7 * blue, pale).round().astype(np.uint8)
 
 
 def lesson(
@@ -63,36 +78,38 @@ def lesson(
     claims: (H, W), how many classes claim a pixel; loss: (H, W); weights: name -> weight of the
     classes whose labels are `channels`.
     """
-    count = 5 if exact is None else 6
     figure = ShownFigure(
-        figsize=(2.55 * count, 2.9),
+        figsize=(10, 7),
         dpi=130,
         layout="constrained",
-        alt="Scene, number of classes that claim a pixel, pseudo label, weight of each class "
-        f"({', '.join(f'{n} {w:.2f}' for n, w in weights.items())}), loss map, exact mask",
+        alt="Scene, number of classes that claim a pixel, pseudo label, loss map, weight of each "
+        f"class ({', '.join(f'{n} {w:.2f}' for n, w in weights.items())}), exact mask",
     )
-    every = list(figure.subplots(1, count))
+    every = list(figure.subplots(2, 3).ravel())
     every[0].imshow(large(image))
     every[0].set_title("scene")
     table = np.array([(240, 240, 240), (0, 114, 178), (213, 94, 0)], np.uint8)
     every[1].imshow(table[np.minimum(claims, 2)], interpolation="nearest")
     every[1].set_title("claimed by")
-    key(every[1], {"nobody": table[0], "one": table[1], "several": table[2]})
+    key(every[1], {"nobody": table[0], "one class": table[1], "several": table[2]})
     every[2].imshow(painted(image, pseudo))
     every[2].set_title("pseudo label")
-    key(every[2], {"background": (222, 222, 222), "not sure": UNSURE})
-    shown = every[3].imshow(loss, cmap="magma", vmin=0)
-    every[3].set_title("loss by pixel")
-    figure.colorbar(shown, ax=every[3], orientation="horizontal", shrink=0.85, pad=0.04)
-    bars = class_colours(max(channels) + 1)[list(channels)] / 255
-    every[4].barh([*weights], [*weights.values()], color=bars, edgecolor=INK, lw=0.6)
-    every[4].invert_yaxis()
-    every[4].set(xlim=(0, 1), title="weight by class")
-    plain(every[4])
+    colours = class_colours(max(channels) + 1)
+    named = {name: colours[c] for name, c in zip(weights, channels, strict=True)}
+    key(every[2], {**named, "not sure": UNSURE})
+    bars = colours[list(channels)] / 255
+    every[3].barh([*weights], [*weights.values()], color=bars, edgecolor=INK, lw=0.6)
+    every[3].invert_yaxis()
+    every[3].set(xlim=(0, 1), title="weight by class")
+    every[3].set_box_aspect(0.8)
+    plain(every[3])
+    shown = every[4].imshow(loss, cmap="magma", vmin=0)
+    every[4].set_title("loss by pixel")
+    figure.colorbar(shown, ax=every[4], shrink=0.85, pad=0.03)
     if exact is not None:
         every[5].imshow(painted(image, exact))
-        every[5].set_title("exact mask\n(never shown)")
-    for axes in [*every[:4], *every[5:]]:
+        every[5].set_title("exact mask, never shown")
+    for axes in [*every[:3], *every[4:]]:
         frame(axes)
     return figure
 
@@ -104,7 +121,7 @@ def gate_wall(
     columns = min(columns, len(images))
     opened = sum(verdict == "open" for verdict in verdicts)
     figure = ShownFigure(
-        figsize=(1.9 * columns, 4.4),
+        figsize=(1.9 * columns, 4.2),
         dpi=130,
         layout="constrained",
         alt=f"{columns} scenes and their pseudo labels; the gate is open for {opened} of them",

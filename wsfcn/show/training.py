@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
-from ..data.sample import Sample
+from ..data.sample import IGNORE, Sample
 from ..evaluate import ConfusionMatrix, Score
+from .colours import class_colours
 from .figures import ShownFigure
 from .panels import BLUE, GREEN, GREY, INK, ORANGE, SKY, frame, large, painted, plain
 
@@ -35,11 +37,10 @@ def labelled_scenes(
     )
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
-        axes.set_axis_off()
+        frame(axes)
     for axes, sample, name in zip(grid, samples, names, strict=False):
         axes.imshow(large(sample.image))
-        axes.set_title(name.replace(", ", "\n" if len(name) > 20 else ", "), y=-0.02, va="top")
-        axes.title.set_fontsize(9)
+        axes.set_xlabel(name, fontsize=11 if len(name) < 20 else 9)
     return figure
 
 
@@ -76,20 +77,25 @@ def pooling(
         "rival rises later than a sigmoid.",
     )
     left, right = figure.subplots(1, 2)
+    percent = 100 * np.asarray(sizes)
     lines = zip(scores.items(), (GREY, SKY, BLUE), ("--", "-", "-"), strict=False)
     for (name, values), colour, style in lines:
-        left.plot(np.asarray(sizes) * 100, values, style, color=colour, lw=2.2, label=name)
+        left.semilogx(percent, values, style, color=colour, lw=2.4, label=name)
+    *_, above, below = scores.values()
+    left.fill_between(percent, above, below, color=SKY, alpha=0.2, lw=0, label="the penalty")
     left.axhline(0, color=INK, lw=0.8)
+    left.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     left.set(xlabel="size of the mask, % of the image", ylabel="score of the class")
     left.set_title("What a mask of this size earns")
     lines = zip(shares.items(), (GREY, GREEN, ORANGE), ("--", "-", "-"), strict=False)
     for (name, values), colour, style in lines:
-        right.plot(logits, 100 * np.asarray(values), style, color=colour, lw=2.2, label=name)
+        right.plot(logits, 100 * np.asarray(values), style, color=colour, lw=2.4, label=name)
     right.axhline(50, color=INK, lw=0.8)
     right.set(xlabel="logit of the class at a pixel", ylabel="its share of the pixel, %")
-    right.set_title("Who gets the pixel")
+    right.set(ylim=(0, 140), yticks=range(0, 101, 20), title="Who gets the pixel")
+    left.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 0.12))
+    right.legend(frameon=False, fontsize=9, loc="upper left")
     for axes in (left, right):
-        axes.legend(frameon=False, fontsize=9)
         plain(axes)
     return figure
 
@@ -100,9 +106,9 @@ def filmstrip(
     frames: NDArray[np.uint8],
     warmup_epochs: int,
     *,
+    classes: Sequence[str],
     rows: int = 6,
     columns: int = 7,
-    classes: int = 20,
 ) -> ShownFigure:
     """Scenes in rows, epochs in columns, the exact mask last; the warm-up stands on grey.
 
@@ -112,8 +118,8 @@ def filmstrip(
     rows, last = min(rows, len(images)), len(frames)
     epochs = _epochs(last, warmup_epochs, columns)
     count = len(epochs) + 2
-    cell, side, top, foot = 1.62, 1.54, 0.75, 0.2
-    width, height = cell * count + 0.1, top + rows * (side + foot)
+    cell, side, top, foot, bottom = 1.62, 1.54, 0.8, 0.2, 0.5
+    width, height = cell * count + 0.1, top + rows * (side + foot) + bottom
     figure = ShownFigure(
         figsize=(width, height),
         dpi=120,
@@ -133,11 +139,23 @@ def filmstrip(
             else:
                 found = frames[epochs[column - 1] - 1, row]
                 axes.imshow(painted(images[row], found))
-                axes.set_xlabel(_miou(found, masks[row], classes), fontsize=7.5, labelpad=1.5)
+                axes.set_xlabel(_miou(found, masks[row], len(classes)), fontsize=8, labelpad=1.5)
         titles = ["scene", *(f"epoch {e}" for e in epochs), "exact mask"]
-        place = (x + side / 2) / width, 1 - 0.8 * top / height
-        figure.text(*place, titles[column], ha="center", va="bottom", fontsize=10)
+        place = (x + side / 2) / width, 1 - 0.9 * top / height
+        figure.text(*place, titles[column], ha="center", va="bottom", fontsize=11)
     _phases(figure, epochs, warmup_epochs, cell, width, height)
+    drawn = np.concatenate([frames[np.array(epochs) - 1, :rows].ravel(), masks[:rows].ravel()])
+    seen = [c for c in np.unique(drawn).tolist() if 0 < c < IGNORE]
+    colours = class_colours(len(classes) + 1) / 255
+    handles = [Patch(fc=colours[c], ec=INK, lw=0.5, label=classes[c - 1]) for c in seen]
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=max(2, int(width / 1.3)),
+        frameon=False,
+        fontsize=9,
+        handlelength=1,
+    )
     return figure
 
 
@@ -157,9 +175,10 @@ def per_class(score: Score) -> ShownFigure:
     colours = [GREY if name == "background" else BLUE for name in names]
     axes.barh(names, values, color=colours, height=0.72)
     for place, value in enumerate(values):
-        axes.text(value + 0.8, place, f"{value:.0f}", va="center", fontsize=8.5, color=INK)
+        x, colour = (1, "white") if value > 8 else (value + 0.8, INK)
+        axes.text(x, place, f"{value:.0f}", va="center", fontsize=8.5, color=colour)
     mean = 100 * score.mean_iou
-    axes.axvline(mean, color=ORANGE, lw=2)
+    axes.axvline(mean, color=ORANGE, lw=2, zorder=3)
     axes.text(mean, len(names) - 0.3, f" mIoU {mean:.1f}", color=ORANGE, ha="left", va="bottom")
     axes.set(xlabel="IoU, %", xlim=(0, 100), ylim=(-0.6, len(names) + 0.5))
     axes.tick_params("y", length=0)
@@ -193,15 +212,9 @@ def protocol_gains(ours: Mapping[str, float], paper: Mapping[str, float]) -> Sho
         axes.plot(values, places, "o", color=BLUE, ms=9)
         for place, value in zip(places, values, strict=True):
             gain = "" if place == 0 else f"  ({value - start:+.2f})"
-            left = value < start
-            axes.annotate(
-                f"{value:.2f}{gain}",
-                (value, place),
-                (-9 if left else 9, 0),
-                textcoords="offset points",
-                ha="right" if left else "left",
-                va="center",
-            )
+            right = (max(value, start), place)  # of the dot and the line, where nothing else is
+            offset = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(f"{value:.2f}{gain}", right, **offset)
         axes.set_yticks(places, [*table])
         axes.set_xlim(min(values) - 0.12 * reach, min(values) + 1.1 * reach)
         axes.set_ylim(len(values) - 0.4, -0.6)
@@ -221,13 +234,11 @@ def _miou(found: NDArray[np.uint8], exact: NDArray[np.uint8], classes: int) -> s
 
 
 def _epochs(last: int, warmup: int, most: int) -> list[int]:
-    """At most so many of the epochs 1..last, with the first, the last and the warm-up's end."""
-    must = {1, last} | ({warmup} if 0 < warmup < last else set())
-    spread = np.unique(np.linspace(1, last, min(most, last)).round().astype(int)).tolist()
-    while len(must | set(spread)) > most:
-        nearest = [e for e in spread if e not in must]
-        spread.remove(min(nearest, key=lambda e: min(abs(e - m) for m in must)))
-    return sorted(must | set(spread))
+    """At most so many of the epochs 1..last: the ends, the warm-up's end, the rest spread out."""
+    chosen = {1, last} | ({warmup} if 0 < warmup < last else set())
+    while len(chosen) < min(most, last):
+        chosen.add(max(range(1, last + 1), key=lambda e: min(abs(e - c) for c in chosen)))
+    return sorted(chosen)
 
 
 def _phases(
@@ -245,7 +256,7 @@ def _phases(
     for left, right, name, colour in zip(edges, edges[1:], names, (GREY, BLUE), strict=False):
         if right > left:
             x = np.array([left + 0.08, right - 0.02]) / width
-            y = 1 - 0.27 / height
+            y = 1 - 0.36 / height
             figure.add_artist(Line2D(x, [y, y], color=colour, lw=5, solid_capstyle="butt"))
             short = name if right - left > 2 * cell else name.split(":")[0].split(" teach")[0]
             figure.text(
@@ -260,5 +271,5 @@ def _phases(
     if 0 < during < len(epochs):
         edge = (edges[1] + 0.03) / width
         figure.add_artist(
-            Line2D([edge, edge], [0.005, 1 - 0.3 / height], color=INK, lw=1.2, ls="--")
+            Line2D([edge, edge], [0.5 / height, 1 - 0.4 / height], color=INK, lw=1.2, ls="--")
         )

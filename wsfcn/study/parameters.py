@@ -116,7 +116,7 @@ class Training(NotebookParameters):
     None leaves a value to the recipe of the profile.
     """
 
-    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"shown": 6, "scored": 100}}
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"shown": 6, "scored": 32}}
 
     epochs: int | None = Field(
         None, ge=1, le=1000, description="passes over the data; None: recipe's"
@@ -125,7 +125,7 @@ class Training(NotebookParameters):
     train: int | None = Field(None, ge=1, description="training scenes; None: recipe's")
     val: int | None = Field(None, ge=1, description="validation scenes; None: recipe's")
     shown: int = Field(3, ge=1, le=6, description="scenes of the filmstrip")
-    scored: int = Field(8, ge=1, description="scenes that every protocol is tried on")
+    scored: int = Field(4, ge=1, description="scenes that every protocol is tried on")
 
     @model_validator(mode="after")
     def _ordered(self) -> Training:
