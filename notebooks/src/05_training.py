@@ -402,10 +402,10 @@ per_class(result.score)
 # parts and classes that are easily taken for each other do badly; `07_failure_cases` sorts them by
 # cause.
 #
-# **One network, four scores.** Nothing is trained below; only the protocol changes. The paper does
-# the same in its Table III. *Flip* averages with the mirror image, *four scales* with the image at
-# 1, 0.5, 1.5 and 2 times its size. *Labels given* tells the network at test time which classes are
-# in the image.
+# **One network, four scores.** Nothing is trained below; only the protocol changes, on the first
+# `scored` validation scenes. The paper does the same in its Table III. *Flip* averages with the
+# mirror image, *four scales* with the image at 1, 0.5, 1.5 and 2 times its size. *Labels given*
+# tells the network at test time which classes are in the image.
 
 # %%
 from wsfcn.evaluate import evaluate

@@ -258,16 +258,9 @@ def _phases(
             x = np.array([left + 0.08, right - 0.02]) / width
             y = 1 - 0.36 / height
             figure.add_artist(Line2D(x, [y, y], color=colour, lw=5, solid_capstyle="butt"))
-            short = name if right - left > 2 * cell else name.split(":")[0].split(" teach")[0]
-            figure.text(
-                float(x.mean()),
-                1 - 0.03 / height,
-                short,
-                ha="center",
-                va="top",
-                fontsize=10,
-                color=colour,
-            )
+            short = name if right - left > 1.9 * cell else name.split(":")[0].split(" teach")[0]
+            place = float(x.mean()), 1 - 0.1 / height
+            figure.text(*place, short, ha="center", va="top", fontsize=11, color=INK)
     if 0 < during < len(epochs):
         edge = (edges[1] + 0.03) / width
         figure.add_artist(

@@ -102,7 +102,7 @@ def _read(text: str, annotation: Any) -> Any:
 class Cams(NotebookParameters):
     """01_cams: why a class activation map finds half an object."""
 
-    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"scenes": 300, "shown": 6}}
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"scenes": 120, "shown": 6}}
 
     photo: FilePath = Field("", description="a photo of yours; empty: those of scikit-image")
     model: ModelName = Field("", description="trained network, a .safetensors; empty: train it")
