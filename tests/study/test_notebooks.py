@@ -134,8 +134,10 @@ def test_an_interrupted_run_leaves_nothing_behind(write_notebook, parameters, tm
     ready = tmp_path / "ready"
     cell = f"import pathlib, os, time\npathlib.Path({str(ready)!r}).write_text(str(os.getpid()))"
     path = write_notebook([parameters("n = 3"), f"{cell}\ntime.sleep(60)"])
+    # A background job of a shell starts with SIGINT ignored, and so would what it starts.
     code = (
-        "import sys; from wsfcn.study import notebooks as n; n.run_notebook(sys.argv[1], {}, 'out')"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from wsfcn.study import notebooks as n; n.run_notebook(sys.argv[1], {}, 'out')"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(path)],
