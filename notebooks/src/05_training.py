@@ -85,7 +85,7 @@ pd.DataFrame(
         ),
     }.items(),
     columns=["setting", "value"],
-).set_index("setting")
+).set_index("setting").rename_axis(None)
 
 # %% [markdown]
 # **One network, several speeds.** The *backbone* has already learned to see on ImageNet; the
@@ -357,11 +357,7 @@ filmstrip(
 )
 
 # %% [markdown]
-# **Notice** two different kinds of progress. Left of the dashed line the network finds out *what*
-# and roughly *where*: blobs appear, change their class, spread or vanish. Right of it the blobs
-# get *outlines*: PAMR knows edges, and the mask loss carries them into the network. Look also for
-# a mistake that phase two makes worse: a wrong class that is sure of itself becomes a pseudo label
-# only if the image labels allow it, but a leak into the background does.
+# **Notice** two different kinds of progress. Left of the dashed line the network finds out *what* and roughly *where*: blobs appear, change their class, spread or vanish. Right of it the blobs get *outlines*: PAMR knows edges, and the mask loss carries them into the network. Look also for a mistake that only gets sharper: image labels keep a class out of the pseudo labels of a scene that lacks it, but nothing in them tells two parts of a scene apart whose classes always look alike.
 
 # %% [markdown]
 # ## 6. What do the curves tell?
@@ -445,14 +441,14 @@ protocol_gains(ours, paper)
 from wsfcn.study.record import record
 
 steps_logged = [row for row in result.rows if "classification_loss" in row]
-record("first_classification_loss", steps_logged[0]["classification_loss"])
-record("last_classification_loss", steps_logged[-1]["classification_loss"])
-record("mask_loss", steps_logged[-1]["mask_loss"])
-record("gate_share", steps_logged[-1]["gate_open"])
-record("mean_iou", result.score.mean_iou)
-record("pixel_accuracy", result.score.pixel_accuracy)
+record("first_classification_loss", round(steps_logged[0]["classification_loss"], 4))
+record("last_classification_loss", round(steps_logged[-1]["classification_loss"], 4))
+record("mask_loss", round(steps_logged[-1]["mask_loss"], 4))
+record("gate_share", round(steps_logged[-1]["gate_open"], 4))
+record("mean_iou", round(result.score.mean_iou, 4))
+record("pixel_accuracy", round(result.score.pixel_accuracy, 4))
 record("protocol", result.score.protocol.describe())
-record("mean_iou_by_protocol", ours)
+record("mean_iou_by_protocol", {name: round(value, 2) for name, value in ours.items()})
 
 # %% [markdown]
 # ## Recap

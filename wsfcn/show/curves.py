@@ -71,7 +71,7 @@ def curves(
     masked = [r for r in rows if warmup_epochs is None or r.get("epoch", 0) > warmup_epochs]
     gates = picture is None and bool(len(_points(masked, "gate_open")))
     panels = 2 + gates + (picture is not None)
-    figure = ShownFigure(figsize=(1 + 4 * panels, 3.5), dpi=130, layout="constrained")
+    figure = ShownFigure(figsize=(1 + 3.2 * panels, 3.1), dpi=150, layout="constrained")
     every = list(figure.subplots(1, panels))
 
     left = every[0]

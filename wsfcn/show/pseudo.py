@@ -121,7 +121,7 @@ def gate_wall(
     columns = min(columns, len(images))
     opened = sum(verdict == "open" for verdict in verdicts)
     figure = ShownFigure(
-        figsize=(1.9 * columns, 4.2),
+        figsize=(1.6 * columns, 3.7),
         dpi=130,
         layout="constrained",
         alt=f"{columns} scenes and their pseudo labels; the gate is open for {opened} of them",
@@ -158,13 +158,13 @@ def trade_off(
         f"{min(factors):g} to {max(factors):g}: {', '.join(pseudo)}",
     )
     axes = figure.subplots()
-    for (name, maps), colour in zip(pseudo.items(), (GREY, BLUE), strict=False):
+    for (name, maps), colour, above in zip(pseudo.items(), (GREY, BLUE), (-18, 11), strict=False):
         precision, coverage = 100 * np.array([_quality(labels, exact) for labels in maps]).T
         axes.plot(coverage, precision, "o-", color=colour, label=name, ms=5)
         for factor, x, y in zip(factors, coverage, precision, strict=True):
             if factor in (min(factors), max(factors)) or np.isclose(factor, chosen):
                 text = f"{factor:g}"
-                axes.annotate(text, (x, y), (0, 11), textcoords="offset points", ha="center")
+                axes.annotate(text, (x, y), (0, above), textcoords="offset points", ha="center")
             if np.isclose(factor, chosen):
                 axes.plot(x, y, "o", ms=12, mfc="none", mec=ORANGE, mew=2)
     axes.set(xlabel="coverage: labelled pixels, %", ylabel="precision: labels that are right, %")

@@ -118,16 +118,16 @@ def filmstrip(
     rows, last = min(rows, len(images)), len(frames)
     epochs = _epochs(last, warmup_epochs, columns)
     count = len(epochs) + 2
-    cell, side, top, foot, bottom = 1.62, 1.54, 0.8, 0.2, 0.5
+    cell, side, top, foot, bottom = 1.2, 1.14, 0.75, 0.19, 0.5
     width, height = cell * count + 0.1, top + rows * (side + foot) + bottom
     figure = ShownFigure(
         figsize=(width, height),
-        dpi=120,
+        dpi=170,
         alt=f"Masks of {rows} scenes after the epochs {', '.join(map(str, epochs))}; the warm-up "
         f"ends with epoch {warmup_epochs}; last column: the exact masks",
     )
     for column in range(count):
-        x = 0.05 + column * cell + (0.1 if column == count - 1 else 0)
+        x = 0.05 + column * cell + (0.08 if column == count - 1 else 0)
         for row in range(rows):
             y = height - top - row * (side + foot) - side
             axes = figure.add_axes((x / width, y / height, side / width, side / height))
@@ -139,10 +139,10 @@ def filmstrip(
             else:
                 found = frames[epochs[column - 1] - 1, row]
                 axes.imshow(painted(images[row], found))
-                axes.set_xlabel(_miou(found, masks[row], len(classes)), fontsize=8, labelpad=1.5)
+                axes.set_xlabel(_miou(found, masks[row], len(classes)), fontsize=8.5, labelpad=1.5)
         titles = ["scene", *(f"epoch {e}" for e in epochs), "exact mask"]
         place = (x + side / 2) / width, 1 - 0.9 * top / height
-        figure.text(*place, titles[column], ha="center", va="bottom", fontsize=11)
+        figure.text(*place, titles[column], ha="center", va="bottom", fontsize=10)
     _phases(figure, epochs, warmup_epochs, cell, width, height)
     drawn = np.concatenate([frames[np.array(epochs) - 1, :rows].ravel(), masks[:rows].ravel()])
     seen = [c for c in np.unique(drawn).tolist() if 0 < c < IGNORE]
@@ -151,7 +151,7 @@ def filmstrip(
     figure.legend(
         handles=handles,
         loc="lower center",
-        ncols=max(2, int(width / 1.3)),
+        ncols=max(2, int(width / 1.35)),
         frameon=False,
         fontsize=9,
         handlelength=1,
@@ -260,7 +260,7 @@ def _phases(
             figure.add_artist(Line2D(x, [y, y], color=colour, lw=5, solid_capstyle="butt"))
             short = name if right - left > 1.9 * cell else name.split(":")[0].split(" teach")[0]
             place = float(x.mean()), 1 - 0.1 / height
-            figure.text(*place, short, ha="center", va="top", fontsize=11, color=INK)
+            figure.text(*place, short, ha="center", va="top", fontsize=10, color=INK)
     if 0 < during < len(epochs):
         edge = (edges[1] + 0.03) / width
         figure.add_artist(
