@@ -138,7 +138,7 @@ network = result.model
 # is in the image, and the loss is the usual one of a classifier with several right answers, $t_c$
 # being 1 for a class in the labels and 0 otherwise:
 #
-# $$L_{cls} = -\frac{1}{K} \sum_{c} t_c \log \sigma(y_c) + (1 - t_c) \log(1 - \sigma(y_c))$$
+# $$L_{cls} = -\frac{1}{K} \sum_c (t_c \log \sigma(y_c) + (1 - t_c) \log(1 - \sigma(y_c)))$$
 #
 # To see what that rewards, take a class that is sure of itself: logit 6 inside its mask, -10
 # outside. How does its score depend on the size of the mask?
@@ -357,7 +357,12 @@ filmstrip(
 )
 
 # %% [markdown]
-# **Notice** two different kinds of progress. Left of the dashed line the network finds out *what* and roughly *where*: blobs appear, change their class, spread or vanish. Right of it the blobs get *outlines*: PAMR knows edges, and the mask loss carries them into the network. Look also for a mistake that only gets sharper: image labels keep a class out of the pseudo labels of a scene that lacks it, but nothing in them tells two parts of a scene apart whose classes always look alike.
+# **Notice** two different kinds of progress. Left of the dashed line the network finds out *what*
+# and roughly *where*: blobs appear, change their class, spread or vanish. Right of it the blobs
+# get *outlines*: PAMR knows edges, and the mask loss carries them into the network. Look also for
+# a mistake that only gets sharper: image labels keep a class out of the pseudo labels of a scene
+# that lacks it, but nothing in them tells two parts of a scene apart whose classes always look
+# alike.
 
 # %% [markdown]
 # ## 6. What do the curves tell?
@@ -401,7 +406,8 @@ per_class(result.score)
 # **One network, four scores.** Nothing is trained below; only the protocol changes, on the first
 # `scored` validation scenes. The paper does the same in its Table III. *Flip* averages with the
 # mirror image, *four scales* with the image at 1, 0.5, 1.5 and 2 times its size. *Labels given*
-# tells the network at test time which classes are in the image.
+# tells the network at test time which classes are in the image. So few scenes give a rough mIoU,
+# but the four are scored on the same ones, so their differences tell.
 
 # %%
 from wsfcn.evaluate import evaluate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -131,7 +132,8 @@ def gate_wall(
         grid[0, column].imshow(large(images[column]))
         grid[1, column].imshow(painted(images[column], pseudo[column]))
         colour = GREEN if verdict == "open" else ORANGE
-        grid[1, column].set_xlabel(verdict, color=colour, fontsize=10, weight="bold")
+        text = textwrap.fill(verdict, 18)
+        grid[1, column].set_xlabel(text, color=colour, fontsize=10, weight="bold")
         for axes in grid[:, column]:
             frame(axes)
         for spine in grid[1, column].spines.values():

@@ -118,8 +118,13 @@ def filmstrip(
     rows, last = min(rows, len(images)), len(frames)
     epochs = _epochs(last, warmup_epochs, columns)
     count = len(epochs) + 2
-    cell, side, top, foot, bottom = 1.2, 1.14, 0.75, 0.19, 0.5
-    width, height = cell * count + 0.1, top + rows * (side + foot) + bottom
+    cell, side, top, foot = 1.2, 1.14, 0.75, 0.19
+    width = cell * count + 0.1
+    drawn = np.concatenate([frames[np.array(epochs) - 1, :rows].ravel(), masks[:rows].ravel()])
+    seen = [c for c in np.unique(drawn).tolist() if 0 < c < IGNORE]
+    named = max(2, int(width / 1.35))  # classes in a line of the legend
+    bottom = 0.15 + 0.19 * -(-len(seen) // named)
+    height = top + rows * (side + foot) + bottom
     figure = ShownFigure(
         figsize=(width, height),
         dpi=170,
@@ -143,15 +148,13 @@ def filmstrip(
         titles = ["scene", *(f"epoch {e}" for e in epochs), "exact mask"]
         place = (x + side / 2) / width, 1 - 0.9 * top / height
         figure.text(*place, titles[column], ha="center", va="bottom", fontsize=10)
-    _phases(figure, epochs, warmup_epochs, cell, width, height)
-    drawn = np.concatenate([frames[np.array(epochs) - 1, :rows].ravel(), masks[:rows].ravel()])
-    seen = [c for c in np.unique(drawn).tolist() if 0 < c < IGNORE]
+    _phases(figure, epochs, warmup_epochs, cell, (width, height), bottom)
     colours = class_colours(len(classes) + 1) / 255
     handles = [Patch(fc=colours[c], ec=INK, lw=0.5, label=classes[c - 1]) for c in seen]
     figure.legend(
         handles=handles,
         loc="lower center",
-        ncols=max(2, int(width / 1.35)),
+        ncols=named,
         frameon=False,
         fontsize=9,
         handlelength=1,
@@ -246,10 +249,11 @@ def _phases(
     epochs: Sequence[int],
     warmup: int,
     cell: float,
-    width: float,
-    height: float,
+    size: tuple[float, float],
+    bottom: float,
 ) -> None:
-    """Two bars above the epochs, and a line where the warm-up ends."""
+    """Two bars above the epochs, and a line where the warm-up ends; all lengths in inches."""
+    width, height = size
     during = sum(e <= warmup for e in epochs)
     edges = [cell, cell * (1 + during), cell * (1 + len(epochs))]
     names = ("warm-up: image labels alone", "the masks teach the masks")
@@ -264,5 +268,5 @@ def _phases(
     if 0 < during < len(epochs):
         edge = (edges[1] + 0.03) / width
         figure.add_artist(
-            Line2D([edge, edge], [0.5 / height, 1 - 0.4 / height], color=INK, lw=1.2, ls="--")
+            Line2D([edge, edge], [bottom / height, 1 - 0.4 / height], color=INK, lw=1.2, ls="--")
         )
