@@ -153,7 +153,7 @@ def test_train_passes_recipe_and_folder(call, monkeypatch, tmp_path):
         *["--data.scenes.objects", "1", "2", "--resume"],
     )
     assert code == 0 and "mIoU 12.34" in out
-    expected = recipes.table1()["baseline"].change(
+    expected = recipes.table1(recipes.lite_scenes())["baseline"].change(
         {"train.epochs": 3, "data.scenes.objects": (1, 2), "model.width": 32}
     )
     assert seen["recipe"] == expected and seen["resume"] is True
@@ -171,7 +171,7 @@ def test_every_recipe_is_offered():
     assert {"lite_scenes", "smoke_scenes"} <= set(known)
     for name, make in known.items():
         assert flags.find_recipe(name) == make()
-    assert flags.find_recipe("lite-scenes/sf2") == recipes.table1()["sf2"]
+    assert flags.find_recipe("lite-scenes/sf2") == recipes.table1(recipes.lite_scenes())["sf2"]
 
 
 # --- evaluate ---

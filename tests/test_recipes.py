@@ -29,7 +29,10 @@ def test_recipes_are_frozen():
         ({"train.epochs": 0}, "train.epochs: Input should be greater than or equal to 1"),
         ({"train.epochs": "many"}, "train.epochs: Input should be a valid integer"),
         ({"train.epochs.x": 1}, "epochs is a single value"),
-        ({"model.context": "fac"}, "model.context: Input should be 'fca', 'mclm' or 'aspp'"),
+        (
+            {"model.context": "fac"},
+            "model.context: Input should be 'fca', 'mclm', 'aspp', 'non_local', 'large_conv'",
+        ),
         ({"model.strips": (1, 4), "model.dilations": (1, 1)}, "model.strips: lengths must be odd"),
         ({"model.strips": (1, 3)}, "model.dilations: needs one value per strip"),
         ({"data.scenes.object_size": (0.9, 0.1)}, "data.scenes.object_size: needs 0.05"),
@@ -49,7 +52,7 @@ def test_a_misspelt_keyword_of_a_nested_group_is_named():
 
 
 def test_table_1_changes_only_name_context_and_fusion():
-    rows = recipes.table1()
+    rows = recipes.table1(LITE)
     assert list(rows) == ["baseline", "mclm", "fca", "sf2", "full"]
     for row in rows.values():
         back = row.change({"name": LITE.name, "model.context": "fca", "model.fusion": "sf2"})

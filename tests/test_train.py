@@ -14,7 +14,7 @@ from wsfcn.data import build as build_data
 from wsfcn.data.transforms import augment, rng, to_tensor
 from wsfcn.evaluate import Score
 from wsfcn.features import Views, cache_folder, cached_features
-from wsfcn.model.layers import Features
+from wsfcn.model.backbone import Features
 from wsfcn.train import epoch_order, losses, parameter_groups, train
 
 SMOKE = recipes.smoke_scenes().change(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -9,61 +10,98 @@ import torch
 from torch import nn
 
 from . import weights
-from .data.sample import VOC_CLASSES
-from .model.aspp import ASPP
+from .data.sample import CLASSES
+from .model.backbone import Backbone
+from .model.context_rivals import ASPP, PPM, LargeConv, NonLocal
 from .model.decoder import Decoder, StochasticGate
 from .model.efficientnet import EfficientNetLite
 from .model.fca import FCA
 from .model.network import Network
+from .model.resnet import ResNet
 from .model.sf2 import SF2
 from .model.skip_gci import SkipGCI
-from .recipes import Model, Recipe
+from .model.vgg import VGG16
+from .model.wide_resnet import WideResNet38
+from .recipes import Context, Fusion, Model, Recipe
+from .settings import SettingsError
 from .weak.scores import ngwp_scores
 
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "efficientnet_lite0": partial(EfficientNetLite, "0"),
+    "efficientnet_lite1": partial(EfficientNetLite, "1"),
+    "efficientnet_lite2": partial(EfficientNetLite, "2"),
+    "wide_resnet38": WideResNet38,
+    "resnet50": partial(ResNet, "50"),
+    "resnet101": partial(ResNet, "101"),
+    "vgg16": VGG16,
+}
+RIVALS = {"non_local": NonLocal, "large_conv": LargeConv, "ppm": PPM}
 
-def _backbone(settings: Model) -> nn.Module:
-    backbone = EfficientNetLite("0", stages=settings.stages, frozen=settings.frozen)
+
+def _backbone(settings: Model) -> Backbone:
+    more = {"stride": settings.stride} if settings.backbone.startswith("resnet") else {}
+    try:
+        backbone = BACKBONES[settings.backbone](frozen=settings.frozen, **more)
+    except ValueError as error:
+        raise SettingsError(f"model.{error}") from None
     if settings.pretrained:
-        tensors = weights.imagenet_efficientnet_lite("0")
-        own = backbone.state_dict()
-        weights.load_state(backbone, {k: tensors[k] for k in own if k in tensors}, "ImageNet file")
+        weights.load_imagenet(backbone, settings.backbone, settings.pretrained)
     return backbone
 
 
 def _context(settings: Model, inputs: int) -> nn.Module:
+    width, dropout = settings.width, settings.context_dropout
+    if settings.context in RIVALS:
+        return RIVALS[settings.context](inputs, width, dropout=dropout)
     if settings.context == "aspp":
-        return ASPP(inputs, settings.width, rates=settings.rates, dropout=settings.context_dropout)
+        return ASPP(inputs, width, rates=settings.rates, dropout=dropout)
     return FCA(
         inputs,
-        settings.width,
+        width,
         lengths=settings.strips,
         dilations=settings.dilations,
         spatial=settings.context == "fca",
-        dropout=settings.context_dropout,
+        dropout=dropout,
+        private_attention=settings.private_attention,
+        embedding_relu=settings.embedding_relu,
+        srm_kernel=settings.srm_kernel,
     )
 
 
 def _fusion(settings: Model, low: int) -> nn.Module:
+    if settings.fusion == "skip_gci":
+        return SkipGCI(low, settings.width, settings.skip_width)
     if settings.fusion == "sf2":
         return SF2(low, settings.width, settings.align_width)
-    return SkipGCI(low, settings.width, settings.skip_width)
+    return SF2(low, settings.width, align_width=0, fuse=settings.fusion)
 
 
-def build_model(recipe: Recipe, classes: tuple[str, ...] = VOC_CLASSES) -> Network:
-    """The network of a recipe for the given foreground classes, in train mode.
+def build_model(
+    recipe: Recipe,
+    classes: tuple[str, ...] | None = None,
+    *,
+    context: Context | None = None,
+    fusion: Fusion | None = None,
+) -> Network:
+    """The network of a recipe, in train mode.
 
-    New layers are drawn from torch's global generator: seed it first for a repeatable network.
+    classes: the foreground classes, by default those of the recipe's data. context, fusion:
+    other parts than the recipe's, by name (the rows of Tables I and II). New layers are drawn
+    from torch's global generator: seed it first for a repeatable network.
     """
+    parts = {"model.context": context, "model.fusion": fusion}
+    recipe = recipe.change({name: part for name, part in parts.items() if part is not None})
+    classes = CLASSES[recipe.data.kind] if classes is None else tuple(classes)
     settings, weak = recipe.model, recipe.weak
     backbone = _backbone(settings)
     network = Network(
         backbone=backbone,
         context=_context(settings, backbone.high_channels),
         fusion=_fusion(settings, backbone.low_channels),
-        gate=StochasticGate(settings.gate_rate),
+        gate=StochasticGate(settings.gate_rate, settings.gate_matched),
         decoder=Decoder(settings.width, len(classes), settings.decoder_dropout),
         pooling=partial(ngwp_scores, power=weak.focal_power, floor=weak.focal_floor),
-        classes=tuple(classes),
+        classes=classes,
         recipe=recipe,
     )
     # Convolutions on a CPU are several times faster with channels last.

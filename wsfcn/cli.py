@@ -30,7 +30,9 @@ def train(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: wsfcn train RECIPE [flags]    (wsfcn train RECIPE --help lists the flags)")
         print(f"RECIPE: {', '.join(flags.known_recipes())};")
-        print(f"        with /ROW for a row of Table I: {', '.join(recipes.table1())}")
+        print(f"        with /ROW for a row of Table I: {', '.join(recipes.table1())};")
+        print(f"        of Table II: {', '.join(recipes.table2())};")
+        print(f"        or a variant of the method: {', '.join(recipes.VARIANTS)}")
         return 0
     start = flags.TrainArguments(flags.find_recipe(argv[0]))
     arguments = flags.parse(flags.TrainArguments, f"train {argv[0]}", argv[1:], start)

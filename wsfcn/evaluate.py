@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
+import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
@@ -208,7 +210,8 @@ def evaluate(
 
     protocol: how masks are made; the recipe's own by default. size: longest side the network
     works at (see `predict.default_size`); masks are compared at the size of the images. limit:
-    only the first so many images. Equal-sized images share a batch.
+    only the first so many images. Equal-sized images share a batch. In a distributed run each
+    process scores its share of the images, and all get the whole score.
 
     Raises SettingsError if the data set has other classes than the network, or no masks.
     """
@@ -222,10 +225,12 @@ def evaluate(
         raise SettingsError("batch_size and limit: need at least 1")
     size = working_size(model, size)
     count = len(dataset) if limit is None else min(limit, len(dataset))
+    shared = dist.is_available() and dist.is_initialized()
+    own = range(dist.get_rank(), count, dist.get_world_size()) if shared else range(count)
     confusion = ConfusionMatrix(num_classes=len(model.classes) + 1)
     start = time.perf_counter()
-    with tqdm(total=count, desc="evaluate", unit="image", disable=not progress) as bar:
-        for batch in _batches(dataset, count, batch_size):
+    with tqdm(total=len(own), desc="evaluate", unit="image", disable=not progress) as bar:
+        for batch in _batches(dataset, own, batch_size):
             labels = np.stack([s.labels for s in batch]) if protocol.image_labels else None
             images = [s.image for s in batch]
             results = predict(model, images, protocol, labels, size=size, batch_size=batch_size)
@@ -235,6 +240,11 @@ def evaluate(
                 except ValueError as error:
                     raise ValueError(f"{sample.id}: {error}") from None
             bar.update(len(batch))
+    if shared:
+        device = next(model.parameters()).device
+        counts = torch.from_numpy(confusion.matrix).to(device)
+        dist.all_reduce(counts)
+        confusion.matrix = counts.cpu().numpy()
     return Score(
         mean_iou=confusion.mean_iou,
         pixel_accuracy=confusion.pixel_accuracy,
@@ -249,10 +259,10 @@ def evaluate(
     )
 
 
-def _batches(dataset: Dataset, count: int, batch_size: int) -> Iterator[list[Sample]]:
+def _batches(dataset: Dataset, indices: Iterable[int], batch_size: int) -> Iterator[list[Sample]]:
     """Samples in batches of equal image size; every sample exactly once."""
     waiting: dict[tuple[int, ...], list[Sample]] = {}
-    for index in range(count):
+    for index in indices:
         sample = dataset[index]
         if sample.mask is None:
             raise SettingsError(f"{sample.id}: has no mask, so its prediction cannot be scored")

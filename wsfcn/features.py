@@ -87,7 +87,7 @@ def _key(recipe: Recipe) -> str:
         "format": FORMAT,
         "data": recipe.data.model_dump(mode="json"),
         "augment": recipe.augment.model_dump(mode="json"),
-        "backbone": [recipe.model.backbone, recipe.model.pretrained, max(2, recipe.model.frozen)],
+        "backbone": [recipe.model.backbone, recipe.model.pretrained, recipe.model.frozen],
         "views": recipe.train.views,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -134,7 +134,7 @@ def known_recipes() -> dict[str, Callable[[], Recipe]]:
 
 
 def find_recipe(name: str) -> Recipe:
-    """NAME, or NAME/ROW for a row of Table I. SettingsError with the nearest name."""
+    """NAME, or NAME/ROW for a row of Table I or II or a variant. SettingsError with the nearest."""
     known = known_recipes()
     base, _, row = name.replace("-", "_").partition("/")
     if base not in known:
@@ -142,9 +142,9 @@ def find_recipe(name: str) -> Recipe:
     recipe = known[base]()
     if not row:
         return recipe
-    rows = recipes.table1(recipe)
+    rows = recipes.variants(recipe) | recipes.table2(recipe) | recipes.table1(recipe)
     if row not in rows:
-        raise SettingsError(f"no row {row!r} in Table I; {nearest(row, rows)}")
+        raise SettingsError(f"no row {row!r} in Tables I and II; {nearest(row, rows)}")
     return rows[row]
 
 

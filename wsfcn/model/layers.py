@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 Stages = dict[str, Tensor] | None
-
-
-@dataclass(frozen=True)
-class Features:
-    """Two feature levels of a backbone.
-
-    low: (B, C_low, ceil(H/4), ceil(W/4)); high: (B, C_high, ceil(H/8), ceil(W/8)).
-    """
-
-    low: Tensor
-    high: Tensor
 
 
 class FixedStatsBatchNorm2d(nn.BatchNorm2d):
@@ -33,6 +23,37 @@ class FixedStatsBatchNorm2d(nn.BatchNorm2d):
     def train(self, mode: bool = True) -> FixedStatsBatchNorm2d:
         super().train(False)
         return self
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the batch of all processes, on CPUs too (torch's own needs GPUs)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            full = x.float()
+            count = full.numel() / full.shape[1] * dist.get_world_size()
+            mean = all_reduce(full.sum((0, 2, 3))) / count
+            centred = full - mean[:, None, None]
+            var = all_reduce(centred.square().sum((0, 2, 3))) / count
+            with torch.no_grad():
+                self.num_batches_tracked.add_(1)
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var * count / (count - 1), self.momentum)
+            scale = torch.rsqrt(var + self.eps)
+            if self.affine:
+                scale = scale * self.weight
+            y = centred * scale[:, None, None]
+            y = y + self.bias[:, None, None] if self.affine else y
+        return y.to(x.dtype)
+
+
+def sync_batch_norms(network: nn.Module) -> None:
+    """Let every batch norm with statistics of the batch see that of all processes, in place."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncedBatchNorm2d
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .backbone import Features
 from .decoder import with_background
-from .layers import Features, Stages, note, resize
+from .layers import Stages, note, resize
 
 
 class Output(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,6 +45,13 @@ class FlowAlign(nn.Module):
         return F.grid_sample(high, sampling_grid(flow), padding_mode="zeros", align_corners=True)
 
 
+FUSE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "multiply": torch.mul,
+    "sum": torch.add,
+    "concat": lambda h, v: torch.cat([h, v], dim=1),
+}
+
+
 class Unit(nn.Module):
     """ReLU(BN(conv3x3 with bias)); batch statistics in training."""
 
@@ -59,21 +68,25 @@ class TwoStreams(nn.Module):
     """Multiply two streams and add the product back to each (eqs. 7, 8).
 
     low, deep: two maps of one size -> (deep', shallow'), both (B, width, H, W). The eight
-    convolutions are those of the released code; the paper shows only product and sums.
+    convolutions are those of the released code; the paper shows only product and sums. `fuse`:
+    what replaces the product in the rows of Table II, "sum" or "concat" (twice the channels).
+    Stages: fused.
     """
 
-    def __init__(self, low: int, deep: int, width: int) -> None:
+    def __init__(self, low: int, deep: int, width: int, fuse: str = "multiply") -> None:
         super().__init__()
+        self.fuse = FUSE[fuse]
+        inner = 2 * width if fuse == "concat" else width
         self.low1, self.low2 = Unit(low, width), Unit(width, width)
         self.deep1, self.deep2 = Unit(deep, width), Unit(width, width)
-        self.low3, self.low4 = Unit(width, width), Unit(width, width)
-        self.deep3, self.deep4 = Unit(width, width), Unit(width, width)
+        self.low3, self.low4 = Unit(inner, width), Unit(width, width)
+        self.deep3, self.deep4 = Unit(inner, width), Unit(width, width)
         init_kaiming(self)
 
     def forward(self, low: Tensor, deep: Tensor, stages: Stages = None) -> tuple[Tensor, Tensor]:
         h = self.low1(low)
         v = self.deep1(deep)
-        fused = note(stages, "product", self.low2(h) * self.deep2(v))
+        fused = note(stages, "fused", self.fuse(self.low2(h), self.deep2(v)))
         shallow = self.low4(self.low3(fused) + h)
         deep = self.deep4(self.deep3(fused) + v)
         return deep, shallow
@@ -83,14 +96,20 @@ class SF2(nn.Module):
     """Flow alignment of the deep map to the shallow one, then two-stream fusion.
 
     low (B, C_low, H, W), context (B, width, h, w) -> (deep, shallow), both (B, width, H, W).
-    Stages: flow, aligned, product.
+    align_width 0: bilinear upsampling instead of the flow, as in the rivals of Table II.
+    Stages: flow (with alignment), aligned, fused.
     """
 
-    def __init__(self, low: int, width: int, align_width: int = 128) -> None:
+    def __init__(
+        self, low: int, width: int, align_width: int = 128, fuse: str = "multiply"
+    ) -> None:
         super().__init__()
-        self.align = FlowAlign(low, width, align_width)
-        self.streams = TwoStreams(low, width, width)
+        self.align = FlowAlign(low, width, align_width) if align_width else None
+        self.streams = TwoStreams(low, width, width, fuse)
 
     def forward(self, low: Tensor, context: Tensor, stages: Stages = None) -> tuple[Tensor, Tensor]:
-        aligned = note(stages, "aligned", self.align(low, context, stages))
-        return self.streams(low, aligned, stages)
+        if self.align is not None:
+            aligned = self.align(low, context, stages)
+        else:
+            aligned = resize(context, low.shape[-2:])
+        return self.streams(low, note(stages, "aligned", aligned), stages)

@@ -22,7 +22,7 @@ from ..data.sample import Dataset
 from ..data.transforms import to_tensor
 from ..evaluate import ConfusionMatrix
 from ..features import cache_folder, cached_features
-from ..model.layers import Features
+from ..model.backbone import Features
 from ..model.network import Network
 from ..recipes import Recipe
 from ..weak.cam import cam_to_labels, class_activation_maps

@@ -1,0 +1,84 @@
+"""What every backbone has in common: two feature levels, frozen leading stages, a stem to cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .layers import freeze, freeze_batch_norms
+
+
+class Features(NamedTuple):
+    """Two feature levels of a backbone.
+
+    low: (B, C_low, ceil(H/4), ceil(W/4)); high: (B, C_high, ceil(H/s), ceil(W/s)), s its stride.
+    """
+
+    low: Tensor
+    high: Tensor
+
+
+class Backbone(nn.Module):
+    """Images (B, 3, H, W), normalised by `mean` and `std` -> Features.
+
+    A backbone is a row of stages. A subclass says which modules belong to each (`stages`) and
+    how to run one (`units`), sets `low_channels`, `high_channels`, `stride` and `low_stage`,
+    the index of the stage whose output is the low map, and calls `settle` when it is built.
+    Batch norms always keep their running statistics and their affine weights are frozen.
+    """
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    low_channels: int
+    high_channels: int
+    stride = 8
+    low_stage: int
+    frozen: int
+    checkpointing = False  # recompute each unit in the backward pass instead of keeping its maps
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The modules of every stage, in order."""
+        raise NotImplementedError
+
+    def units(self, stage: int) -> list[Callable[[Tensor], Tensor]]:
+        """What a stage does to the map, step by step."""
+        return list(self.stages()[stage])
+
+    def settle(self, frozen: int) -> None:
+        """Freeze the batch norms and the first `frozen` stages (at least one)."""
+        stages = self.stages()
+        if not 1 <= frozen <= len(stages):
+            raise ValueError(f"frozen: this backbone has {len(stages)} stages, got {frozen}")
+        self.frozen = frozen
+        freeze_batch_norms(self)
+        for stage in stages[:frozen]:
+            freeze(stage)
+
+    def forward(self, x: Tensor) -> Features:
+        """x: (B, 3, H, W), normalised."""
+        return self.rest(self.stem(x))
+
+    def stem(self, x: Tensor) -> Features:
+        """The frozen stages, which can be computed once. `low` is only a place holder (the same
+        map as `high`) where the stage that gives it comes later."""
+        return self._run(Features(x, x), 0, self.frozen)
+
+    def rest(self, features: Features) -> Features:
+        """The remaining stages, on what `stem` gave."""
+        return self._run(features, self.frozen, len(self.stages()))
+
+    def _run(self, features: Features, first: int, last: int) -> Features:
+        low, x = features
+        for stage in range(first, last):
+            for unit in self.units(stage):
+                if self.checkpointing and torch.is_grad_enabled():
+                    x = checkpoint(unit, x, use_reentrant=False)
+                else:
+                    x = unit(x)
+            if stage <= self.low_stage:
+                low = x
+        return Features(low, x)
