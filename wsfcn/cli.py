@@ -1,4 +1,4 @@
-"""The command line: `wsfcn train | evaluate | segment | run`.
+"""The command line: `wsfcn train | evaluate | segment | run | params | weights`.
 
 Exit codes: 0 done; 1 some photos of several failed; 2 a wrong argument or input, said in one
 line; 3 a fault of the program; 130 interrupted. Heavy imports wait until a command needs them.
@@ -137,11 +137,54 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def params(argv: list[str]) -> int:
+    """`wsfcn params [--table 1|2] [--json]`."""
+    from . import flags
+
+    arguments = flags.parse(flags.ParamsArguments, "params", argv)
+    import json
+
+    from .study.params import as_json, as_text, parameter_rows
+
+    rows = parameter_rows(arguments.table)
+    print(json.dumps(as_json(rows), indent=1) if arguments.json else as_text(rows))
+    return 0
+
+
+def weights(argv: list[str]) -> int:
+    """`wsfcn weights import FILE.pth OUT.safetensors` and `wsfcn weights export MODEL OUT.pth`."""
+    from . import flags
+
+    if not argv or argv[0] not in flags.WEIGHTS:
+        usage = "usage: wsfcn weights import FILE.pth OUT.safetensors [--recipe RECIPE]\n"
+        usage += "       wsfcn weights export MODEL.safetensors OUT.pth"
+        if not argv or argv[0] in ("-h", "--help"):
+            print(usage)
+            return 0
+        hint = flags.nearest(argv[0], flags.WEIGHTS)
+        raise ValueError(f"no command 'weights {argv[0]}'; {hint}")
+    arguments = flags.parse(flags.WEIGHTS[argv[0]], f"weights {argv[0]}", argv[1:])
+    _check_output_file(arguments.out)
+    if arguments.out.exists():
+        raise FileExistsError(f"{arguments.out}: exists already; name another file")
+    from . import published
+
+    if isinstance(arguments, flags.ImportArguments):
+        recipe = flags.find_recipe(arguments.recipe) if arguments.recipe else None
+        print(published.convert(arguments.file, arguments.out, recipe))
+    else:
+        published.save(_load(arguments.model), arguments.out)
+        print(f"{arguments.out}: sha256 {published.sha256(arguments.out)}")
+    return 0
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train, "train a recipe from image labels"),
     "evaluate": (evaluate, "score the masks of a model on the data of its recipe"),
     "segment": (segment, "segment photos: overlay with legend, index mask and JSON for each"),
     "run": (run, "execute a notebook with checked parameters"),
+    "params": (params, "parameters and FLOPs of the paper's networks, beside its tables"),
+    "weights": (weights, "import the authors' weight files, or export to their layout"),
 }
 
 

@@ -123,6 +123,44 @@ class RunArguments:
     """Execute also where the same run lies in the folder already."""
 
 
+@dataclass(frozen=True)
+class ParamsArguments:
+    """Trained parameters and FLOPs of every row of Tables I and II."""
+
+    table: Literal[1, 2] | None = None
+    """One table; default both."""
+    json: bool = False
+    """JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class ImportArguments:
+    """Turn a weight file of the authors into a safetensors with recipe and provenance."""
+
+    file: Annotated[Positional[Path], arg(metavar="FILE.pth")]
+    """The ImageNet file, or a trained WS-FCN or baseline."""
+    out: Annotated[Positional[Path], arg(metavar="OUT.safetensors")]
+    """The file to write."""
+    recipe: str | None = None
+    """Recipe of the network; default: told by the names and the number of classes in the file."""
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write a network in the authors' layout."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """A .safetensors file of a paper recipe."""
+    out: Annotated[Positional[Path], arg(metavar="OUT.pth")]
+    """The file to write."""
+
+
+WEIGHTS: dict[str, type[ImportArguments | ExportArguments]] = {
+    "import": ImportArguments,
+    "export": ExportArguments,
+}
+
+
 def known_recipes() -> dict[str, Callable[[], Recipe]]:
     """Functions of `wsfcn.recipes` that return a recipe, by name."""
     return {

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from . import build
 from .model.network import Network
-from .recipes import Recipe
+from .recipes import Recipe, paper_coco, paper_voc, table1
 from .settings import SettingsError
-from .weights import COUNTER, WeightsError, load_state, read_pth
+from .weights import COUNTER, WeightsError, load_state, read_pth, write_safetensors
 
 # Declared by the released code but never called (branch norms of the FCA), and PAMR's constants.
 UNUSED = re.compile(r"fca\.fca\d\.bn\.|_aff\.aff_(x|m|std)\.kernel$")
@@ -133,6 +133,34 @@ def load(source: str | Path | dict[str, Tensor], recipe: Recipe) -> Network:
         raise WeightsError(f"{label}: does not fit {recipe.name}: {'; '.join(problems)}")
     load_state(network, own | {wanted[k]: v for k, v in tensors.items()}, label)
     return network.eval()
+
+
+def convert(file: str | Path, out: str | Path, recipe: Recipe | None = None) -> str:
+    """Write a published file as safetensors; one line that says what it was.
+
+    A trained network becomes a file for `wsfcn.load`, a backbone alone one for
+    `model.pretrained`. Recipe and provenance (file name, sha256) go into the header. Without a
+    recipe it is told by the names and the number of classes in the file.
+    """
+    tensors = read_pth(file)
+    plain = {k.removeprefix("module."): v for k, v in tensors.items()}
+    provenance = {"source": Path(file).name, "sha256": sha256(file), "keys": len(tensors)}
+    recipe = recipe or _recipe_of(plain)
+    network = load(tensors, recipe)
+    if any(k.startswith("last_conv.") for k in plain):
+        build.save(network, out, provenance)
+        kind = f"{recipe.name}, {network.num_classes} classes"
+    else:
+        header = {"format": 1, "recipe": recipe.model_dump(mode="json"), "provenance": provenance}
+        write_safetensors(out, network.backbone.state_dict(), header)
+        kind = f"backbone {recipe.model.backbone} alone"
+    return f"{out}: {kind}; {len(tensors)} keys; sha256 of {file}: {provenance['sha256']}"
+
+
+def _recipe_of(tensors: dict[str, Tensor]) -> Recipe:
+    bias = tensors.get("last_conv.8.bias")
+    base = paper_coco() if bias is not None and len(bias) == 80 else paper_voc()
+    return table1(base)["baseline"] if "aspp.conv1.weight" in tensors else base
 
 
 def state(network: Network) -> dict[str, Tensor]:
