@@ -125,7 +125,11 @@ def load(path: str | Path) -> Network:
     Raises WeightsError naming the file where it is missing, torn, or no network of this package.
     """
     tensors, header = weights.read_safetensors(path)
-    if "recipe" not in header or "classes" not in header:
+    if "recipe" in header and "classes" not in header:
+        raise weights.WeightsError(
+            f"{path}: holds a backbone alone; a recipe takes it as model.pretrained"
+        )
+    if "recipe" not in header:
         raise weights.WeightsError(f"{path}: no recipe in its header; not a network of wsfcn")
     recipe = Recipe(**header["recipe"])
     bare = recipe.change({"model.pretrained": False})

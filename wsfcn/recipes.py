@@ -180,7 +180,7 @@ def lite_scenes() -> Recipe:
         name="lite_scenes",
         model=Model(frozen=7, width=48, context_dropout=0.0, decoder_dropout=(0.0, 0.0)),
         weak=Weak(label_stride=2),
-        train=Train(epochs=7, warmup_epochs=2, learning_rate=6e-3, average=0.99, views=1),
+        train=Train(epochs=6, warmup_epochs=2, learning_rate=9e-3, average=0.99, views=1),
     )
 
 
