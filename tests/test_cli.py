@@ -513,3 +513,28 @@ def test_protocol_flags_rename_what_they_change():
     assert changed.name == "scales 1x0.5" and not changed.flip
     given = applied(Protocol(), image_labels=True)
     assert given.name == "single-scale+flip, labels given"
+
+
+def test_weights_are_exported_and_imported(call, tmp_path):
+    recipe = recipes.smoke_scenes().change(
+        {"model.pretrained": False, "model.strips": (1, 3, 5, 7)}
+    )
+    wsfcn.save(wsfcn.build_model(recipe), tmp_path / "small.safetensors")
+    out = tmp_path / "theirs.pth"
+    code, said, _ = call("weights", "export", tmp_path / "small.safetensors", out)
+    assert code == 0 and "sha256" in said
+    one_line(call("weights", "export", tmp_path / "small.safetensors", out), "exists already")
+    # A network of our own shape does not fit the paper's, and every misfit is told.
+    result = call("weights", "import", out, tmp_path / "again.safetensors")
+    one_line(result, "does not fit paper_voc", "fca.conv1.weight has shape")
+    assert not (tmp_path / "again.safetensors").exists()
+
+
+def test_weights_mistakes_are_one_line(call, tmp_path):
+    assert call("weights")[0] == 0
+    one_line(call("weights", "inport"), "weights inport", "did you mean 'import'")
+    (tmp_path / "x.pth").write_bytes(b"no weights")
+    one_line(call("weights", "import", tmp_path / "x.pth", tmp_path / "y.safetensors"), "x.pth")
+    missing = tmp_path / "missing.pth"
+    one_line(call("weights", "import", missing, tmp_path / "y.safetensors"), "missing.pth")
+    one_line(call("params", "--table", "3"), "--table")

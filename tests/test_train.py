@@ -215,3 +215,49 @@ def test_losses_reach_every_new_part():
     missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing
     assert 0 <= float(found.gate_open) <= 1
+
+
+@pytest.mark.parametrize("row", ["full", "baseline"])
+def test_an_optimisation_step_of_the_paper_runs(row):
+    torch.manual_seed(0)
+    recipe = recipes.table1()[row]
+    network = build_model(recipe).train()
+    optimizer = torch.optim.SGD(parameter_groups(network, recipe.train), momentum=0.9)
+    watched = [network.backbone.b3.conv_branch2a.weight, network.decoder[8].weight]
+    frozen = network.backbone.b2_2.conv_branch2b1.weight
+    before = [p.detach().clone() for p in (*watched, frozen)]
+    image, labels = torch.rand(2, 3, 65, 65), torch.eye(20)[:2]
+    found = losses(network(network.normalise(image)), image, labels, recipe.weak, warm_up=False)
+    (found.classification + found.mask).backward()
+    optimizer.step()
+    assert found.classification.isfinite() and found.mask.isfinite()
+    assert all(not torch.equal(p, old) for p, old in zip(watched, before, strict=False))
+    assert torch.equal(frozen, before[-1])
+
+
+def test_a_backbone_without_weights_says_so(tmp_path):
+    recipe = SMOKE.change(
+        {"model.backbone": "vgg16", "model.pretrained": False, "model.frozen": 1}
+    ).change({"train.views": 0, "train.batch_size": 24, "train.epochs": 1})
+    data = build_data(recipe.data.change({"train": 23}))
+    with (
+        pytest.warns(UserWarning, match="vgg16 starts from random weights"),
+        pytest.raises(ValueError, match="more than the 23 training images"),
+    ):
+        train(recipe, tmp_path, datasets=data, progress=False)
+
+
+def test_pseudo_labels_before_pamr_add_a_second_mask_loss():
+    torch.manual_seed(0)
+    recipe = SMOKE.change({"model.pretrained": False, "weak.floor": 0.0})
+    network = build_model(recipe).eval()
+    image, labels = torch.rand(2, 3, 64, 64), torch.eye(20)[:2]
+    with torch.no_grad():
+        output = network(network.normalise(image))
+    output = output._replace(probabilities=torch.rand_like(output.probabilities).softmax(1))
+    both, after, unrefined = (
+        losses(output, image, labels, recipe.weak.change(changes), warm_up=False).mask
+        for changes in ({"before_pamr": True}, {}, {"pamr_iterations": 0})
+    )
+    assert after > 0 and unrefined > 0
+    torch.testing.assert_close(both, after + unrefined)

@@ -38,6 +38,8 @@ class ProtocolFlags:
     """Background map: the network's own, a constant, or the network's to a power."""
     background_value: float | None = None
     """The constant or the power."""
+    crf: Literal["none", "wsfcn", "baseline"] | None = None
+    """Fully connected CRF, as the released WS-FCN or the released baseline sets it."""
 
     def applied(self, base: Protocol, **more: Any) -> Protocol:
         """The protocol with the given flags changed, renamed if anything changed."""
@@ -52,6 +54,7 @@ class ProtocolFlags:
         scales = "x".join(f"{s:g}" for s in changed.scales)
         name = "single-scale" if changed.scales == (1.0,) else f"scales {scales}"
         name += "+flip" if changed.flip else ""
+        name += "+CRF" if changed.crf != "none" else ""
         name += ", labels given" if changed.image_labels else ""
         return changed.change({"name": name})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -187,6 +188,12 @@ def train(
     fabric = fabric or _fabric(recipe.train.precision)
     fabric.launch()
     train_data, val_data = datasets or build_data(recipe.data)
+    if not recipe.model.pretrained and not recipe.model.backbone.startswith("efficientnet"):
+        warnings.warn(
+            f"{recipe.model.backbone} starts from random weights; model.pretrained takes the file "
+            "of its ImageNet weights",
+            stacklevel=2,
+        )
     _check_batch(recipe.train, len(train_data), fabric.world_size)
     with fabric.rank_zero_first():
         run = RunFolder(Path(folder), recipe, resume, writes=fabric.is_global_zero)
