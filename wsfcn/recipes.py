@@ -37,11 +37,22 @@ class Scenes(Settings):
 class Data(Settings):
     """Which images train and score the network."""
 
-    kind: Literal["scenes", "voc", "coco"] = "scenes"
-    train: Positive = Field(2400, description="training images")
-    val: Positive = Field(300, description="validation images")
+    kind: Literal["scenes", "voc", "coco", "folder"] = "scenes"
+    root: str = Field("", description="folder of the photos; nothing for scenes")
+    train_split: str = Field("train", description="list of training images; also train_aug (voc)")
+    val_split: str = Field("val", description="list of validation images")
+    labels: Literal["masks", "xml", "csv"] = Field("masks", description="source of image labels")
+    classes: tuple[str, ...] = Field((), description="foreground classes; empty: all of the data")
+    train: int = Field(2400, ge=0, description="scenes to draw; of photos at most so many, 0: all")
+    val: int = Field(300, ge=0, description="as train, for validation")
     seed: int = Field(0, ge=0, description="seed of the scenes; the same for all runs of a table")
     scenes: Scenes = Scenes()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Data:
+        if self.kind == "scenes" and not (self.train and self.val):
+            raise ValueError("train, val: scenes need at least 1 of each")
+        return self
 
 
 class Augment(Settings):
@@ -184,6 +195,25 @@ def lite_scenes() -> Recipe:
     )
 
 
+def lite_folder() -> Recipe:
+    """The laptop profile on photos of your own: a folder with labels.csv, named by data.root."""
+    return lite_scenes().change(
+        {
+            "name": "lite_folder",
+            "data.kind": "folder",
+            "data.labels": "csv",
+            "data.train": 0,
+            "data.val": 0,
+            "augment.crop": 192,
+            "model.width": 64,
+            "model.dilations": (1, 2, 4, 6),
+            "train.epochs": 12,
+            "train.warmup_epochs": 4,
+            "train.learning_rate": 1e-3,
+        }
+    )
+
+
 def smoke_scenes() -> Recipe:
     """The smoke profile: 24 scenes and a narrow network, seconds on two cores."""
     return lite_scenes().change(
@@ -210,7 +240,7 @@ def paper_voc() -> Recipe:
     """
     return Recipe(
         name="paper_voc",
-        data=Data(kind="voc", train=10582, val=1449),
+        data=Data(kind="voc", train_split="train_aug", train=0, val=0),
         augment=Augment(crop=321),
         model=Model(
             backbone="wide_resnet38",
@@ -233,8 +263,7 @@ def paper_coco() -> Recipe:
         {
             "name": "paper_coco",
             "data.kind": "coco",
-            "data.train": 82081,
-            "data.val": 40137,
+            "data.train_split": "train",
             "weak.focal_floor": 0.1,
             "weak.pamr_iterations": 5,
             "weak.floor": 0.1,
