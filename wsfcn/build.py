@@ -91,7 +91,9 @@ def build_model(
     """
     parts = {"model.context": context, "model.fusion": fusion}
     recipe = recipe.change({name: part for name, part in parts.items() if part is not None})
-    classes = CLASSES[recipe.data.kind] if classes is None else tuple(classes)
+    classes = tuple(classes or recipe.data.classes or CLASSES.get(recipe.data.kind, ()))
+    if not classes:
+        raise SettingsError("data.classes: a folder has classes of its own; name them")
     settings, weak = recipe.model, recipe.weak
     backbone = _backbone(settings)
     network = Network(
