@@ -27,6 +27,7 @@ from .model.network import Network
 from .recipes import Augment, Recipe
 
 FORMAT = 1
+WORTH_A_PROCESS = 256  # images
 
 
 def cache_folder() -> Path:
@@ -115,6 +116,7 @@ def cached_features(
                 loader = torch.utils.data.DataLoader(
                     Views(dataset, recipe.augment, recipe.data.seed, view),
                     batch_size=16,
+                    num_workers=int(count >= WORTH_A_PROCESS),  # draws while the network runs
                     generator=torch.Generator(),  # leaves the training's generator alone
                 )
                 row = view * count

@@ -43,7 +43,7 @@ class Data(Settings):
     val_split: str = Field("val", description="list of validation images")
     labels: Literal["masks", "xml", "csv"] = Field("masks", description="source of image labels")
     classes: tuple[str, ...] = Field((), description="foreground classes; empty: all of the data")
-    train: int = Field(2400, ge=0, description="scenes to draw; of photos at most so many, 0: all")
+    train: int = Field(2240, ge=0, description="scenes to draw; of photos at most so many, 0: all")
     val: int = Field(300, ge=0, description="as train, for validation")
     seed: int = Field(0, ge=0, description="seed of the scenes; the same for all runs of a table")
     scenes: Scenes = Scenes()
@@ -191,7 +191,7 @@ def lite_scenes() -> Recipe:
         name="lite_scenes",
         model=Model(frozen=7, width=48, context_dropout=0.0, decoder_dropout=(0.0, 0.0)),
         weak=Weak(label_stride=2),
-        train=Train(epochs=6, warmup_epochs=2, learning_rate=9e-3, average=0.99, views=1),
+        train=Train(epochs=7, warmup_epochs=2, learning_rate=6e-3, average=0.99, views=1),
     )
 
 

@@ -19,7 +19,7 @@
 # | profile | what it is for | time on 2 CPU cores |
 # | --- | --- | --- |
 # | `smoke` | testing: 24 training scenes, so the masks are poor | 20 s |
-# | `laptop` | reading: 2,400 training scenes | 90 s, once WS-FCN is trained |
+# | `laptop` | reading: 2,240 training scenes | 90 s, once WS-FCN is trained |
 
 # %% tags=["parameters"]
 # schema: wsfcn.study.parameters.Cams
