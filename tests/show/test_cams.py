@@ -70,7 +70,7 @@ def test_every_verdict_has_its_colour(sample):
     found[7] = 8  # a claimed row of the background
     found[0, 0] = 8  # a cat instead of the dog
     judged = cams._judged(sample, found)
-    middle = judged[1::3, 1::3].astype(int)
+    middle = judged[24::48, 24::48].astype(int)
     expected = dict(
         zip(
             cams.VERDICTS,
@@ -101,7 +101,7 @@ def test_grids_have_a_row_for_each_scene_and_say_what_they_show(sample):
     compared = cams.mask_grid([sample] * 2, masks, scores, VOC_CLASSES)
     assert "cat and dog: CAM 25 %, WS-FCN 75 %" in compared.alt
     assert compared.axes[1].get_title() == "IoU 25 %"
-    assert [text.get_text() for text in compared.axes[2].texts][1:] == ["cat", "dog"]
+    assert [text.get_text() for text in compared.axes[2].texts][:2] == ["cat", "dog"]
     rendered(compared)
 
 

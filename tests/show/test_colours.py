@@ -1,8 +1,19 @@
 import numpy as np
 import pytest
 from PIL import Image
+from skimage.color import rgb2lab
 
-from wsfcn.show.colours import _as_seen, class_colours, overlay, voc_palette
+from wsfcn.show.colours import class_colours, overlay, voc_palette
+
+# What normal, red-, green- and blue-blind readers see, in linear RGB: Machado, Oliveira and
+# Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency" (2009).
+EYES = np.fromstring(
+    """1 0 0 0 1 0 0 0 1
+    0.152286 1.052583 -0.204868 0.114503 0.786281 0.099216 -0.003882 -0.048116 1.051998
+    0.367322 0.860646 -0.227968 0.280085 0.672501 0.047413 -0.011820 0.042940 0.968881
+    1.255528 -0.076749 -0.178779 -0.078411 0.930809 0.147602 0.004733 0.691367 0.303900""",
+    sep=" ",
+).reshape(4, 3, 3)
 
 
 def test_voc_palette():
@@ -27,28 +38,20 @@ def test_class_colours_stay_when_classes_are_added():
     assert many.shape == (81, 3) and many.dtype == np.uint8
     for n in (0, 1, 3, 21):
         assert np.array_equal(class_colours(n), many[:n])
+    assert np.array_equal(class_colours(256)[81:161], many[1:])  # they repeat
     many[:] = 0
     assert class_colours(81).any()  # a caller cannot spoil them
 
 
 def test_class_colours_differ_in_every_eye():
-    for colours in _as_seen(class_colours(21)):
-        gaps = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
+    scaled = class_colours(21) / 255
+    linear = np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
+    for eye in EYES:
+        seen = (linear @ eye.T).clip(0, 1)
+        shown = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+        lab = rgb2lab(shown)
+        gaps = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
         assert gaps[~np.eye(21, dtype=bool)].min() > 12  # CIELAB; 2.3 is just noticeable
-
-
-def test_lightness_and_hue_are_those_of_cielab():
-    white, grey, red = _as_seen(np.array([(255, 255, 255), (119, 119, 119), (255, 0, 0)]))[0]
-    assert np.allclose(white, (100, 0, 0), atol=0.01)
-    assert np.allclose(grey, (50, 0, 0), atol=0.2)
-    assert np.allclose(red, (53.24, 80.09, 67.20), atol=0.1)
-
-
-def test_red_and_green_of_equal_lightness_meet_in_a_red_blind_eye():
-    pair = np.array([(190, 110, 70), (125, 125, 70)])
-    normal, red_blind, _, _ = _as_seen(pair)
-    distance = [np.linalg.norm(eye[0] - eye[1]) for eye in (normal, red_blind)]
-    assert distance[1] < 0.5 * distance[0]
 
 
 @pytest.fixture

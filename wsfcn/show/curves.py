@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.sample import Sample
 from ..predict import predict, protocol_of
-from .panels import BLUE, GREEN, ORANGE, PURPLE, painted
+from .figures import ShownFigure
+from .panels import BLUE, GREEN, ORANGE, PURPLE, painted, plain, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..model.network import Network
-    from .figures import ShownFigure
 
 Row = Mapping[str, Any]
+METRICS = ("classification_loss", "mask_loss", "gate_open", "mean_iou", "pixel_accuracy")
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -29,21 +31,15 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
     Raises ValueError naming file and line for anything else that is no JSON object.
     """
-    path = Path(path)
-    text = path.read_text(encoding="utf-8")
+    *lines, _ = Path(path).read_text(encoding="utf-8").split("\n")
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
         except ValueError:
-            if not line.endswith("\n"):
-                break
             raise ValueError(f"{path} line {number}: is not JSON") from None
-        if not isinstance(row, dict):
+        if not isinstance(rows[-1], dict):
             raise ValueError(f"{path} line {number}: needs an object of metrics by name")
-        rows.append(row)
     return rows
 
 
@@ -62,55 +58,44 @@ def curves(
     the two stands the share of images with an open gate, where rows have it. With a `picture`,
     (H, W, 3), that panel gives way to it, on the right.
     """
-    from .figures import ShownFigure
-
-    rows: list[Row]
-    rows = [*read_metrics(metrics)] if isinstance(metrics, str | Path) else [*metrics]
-    if warmup_epochs is None:
-        warmup_epochs = _warmup_end(rows)
-    masked = [r for r in rows if warmup_epochs is None or r.get("epoch", 0) > warmup_epochs]
-    gates = picture is None and bool(len(_points(masked, "gate_open")))
+    rows = read_metrics(metrics) if isinstance(metrics, str | Path) else metrics
+    table = pd.DataFrame(rows, columns=["epoch", *METRICS]).astype(float).set_index("epoch")
+    if warmup_epochs is None:  # an epoch of 3.0 is the end of the third
+        masked = table.index[table["mask_loss"] > 0]
+        warmup_epochs = float(np.ceil(masked.min()) - 1) if len(masked) else None
+    later = table[table.index > (warmup_epochs or 0)]
+    gates = picture is None and later["gate_open"].notna().any()
     panels = 2 + gates + (picture is not None)
-    figure = ShownFigure(figsize=(1 + 3.2 * panels, 3.1), dpi=150, layout="constrained")
+    figure = ShownFigure(1 + 3.2 * panels, 3.1, dpi=150)
     every = list(figure.subplots(1, panels))
+    left, middle, right = every[0], every[1], every[1 + gates]
 
-    left = every[0]
-    _smooth_line(left, rows, "classification_loss", "classification loss", BLUE)
-    _smooth_line(left, masked, "mask_loss", "mask loss", ORANGE)
-    left.set(xlabel="epoch", ylabel="loss", title="Training losses")
+    _smooth_line(left, table["classification_loss"], "classification loss", BLUE)
+    _smooth_line(left, later["mask_loss"], "mask loss", ORANGE)
+    left.set(ylabel="loss", title="Training losses")
     left.set_ylim(bottom=0)
-
     if gates:
-        shares = [{**row, "gate": 100 * row["gate_open"]} for row in masked if "gate_open" in row]
-        _smooth_line(every[1], shares, "gate", "images with an open gate", PURPLE)
-        every[1].set(xlabel="epoch", ylabel="% of the images", ylim=(0, 100), title="Batch gate")
+        _smooth_line(middle, 100 * later["gate_open"], "images with an open gate", PURPLE)
+        middle.set(ylabel="% of the images", ylim=(0, 100), title="Batch gate")
+    scores = 100 * table[["mean_iou", "pixel_accuracy"]].dropna(how="all")
+    if len(scores):
+        right.plot(scores["mean_iou"], "o-", color=GREEN, label="mIoU")
+        right.plot(scores["pixel_accuracy"], "s-", color=BLUE, label="pixel accuracy")
+    right.set(ylabel="%", ylim=(0, 100), title="Masks of the validation images")
 
-    right = every[1 + gates]
-    for name, label, colour, marker in (
-        ("mean_iou", "mIoU", GREEN, "o"),
-        ("pixel_accuracy", "pixel accuracy", BLUE, "s"),
-    ):
-        points = _points(rows, name)
-        if len(points):
-            right.plot(points[:, 0], 100 * points[:, 1], color=colour, marker=marker, label=label)
-    right.set(xlabel="epoch", ylabel="%", ylim=(0, 100), title="Masks of the validation images")
-
-    last = max((r["epoch"] for r in rows if "epoch" in r), default=0)
+    last = 0 if table.empty else table.index.max()
     for axes in every[: 2 + gates]:
         if warmup_epochs:
             axes.axvspan(0, warmup_epochs, color="0.92", zorder=0)
             axes.axvline(warmup_epochs, color="0.4", linestyle="--", label="end of warm-up")
-        axes.set_xlim(0, 1.02 * max(last, warmup_epochs or 0, 1))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.set(xlabel="epoch", xlim=(0, 1.02 * max(last, warmup_epochs or 0, 1)))
+        plain(axes)
         if axes.get_legend_handles_labels()[0]:
-            place = "lower right" if gates and axes is every[1] else "best"
+            place = "lower right" if gates and axes is middle else "best"
             axes.legend(frameon=False, fontsize=9, loc=place)
     if picture is not None:
-        every[-1].imshow(picture)
-        every[-1].set_title(caption.replace(": ", "\n"))
-        every[-1].set_axis_off()
-    figure.alt = _describe(rows, last, caption)
+        show(every[-1], picture, caption.replace(": ", "\n"))
+    figure.alt = _describe(table, last, caption)
     return figure
 
 
@@ -159,40 +144,23 @@ class LiveCurves:
         self._drawn = time.monotonic()
 
 
-def _describe(rows: Sequence[Row], last: float, caption: str) -> str:
+def _describe(table: pd.DataFrame, last: float, caption: str) -> str:
     """The curves in words: where the loss went, and the mIoU."""
     text = f"Training curves over {last:g} epochs"
-    losses, scores = _points(rows, "classification_loss"), _points(rows, "mean_iou")
+    losses = table["classification_loss"].dropna().to_numpy()
+    scores = 100 * table["mean_iou"].dropna().to_numpy()
     if len(losses):
-        text += f"; classification loss from {losses[0, 1]:.3f} to {losses[-1, 1]:.3f}"
+        text += f"; classification loss from {losses[0]:.3f} to {losses[-1]:.3f}"
     if len(scores):
-        text += f"; mIoU from {100 * scores[0, 1]:.0f} to {100 * scores[-1, 1]:.0f} percent"
+        text += f"; mIoU from {scores[0]:.0f} to {scores[-1]:.0f} percent"
     return text + (f"; {caption}, painted over it" if caption else "")
 
 
-def _warmup_end(rows: list[Row]) -> float | None:
-    """Full epochs before the first step with a mask loss; None if there is none.
-
-    A row's epoch counts what is finished after its step: 3.0 is the end of the third epoch.
-    """
-    epochs = [r["epoch"] for r in rows if r.get("mask_loss") and "epoch" in r]
-    return float(np.ceil(min(epochs)) - 1) if epochs else None
-
-
-def _points(rows: Iterable[Row], name: str) -> np.ndarray:
-    """(n, 2) of epoch and value, rows without a value left out."""
-    points = [(r["epoch"], r[name]) for r in rows if r.get(name) is not None and "epoch" in r]
-    return np.asarray(points, float).reshape(-1, 2)
-
-
-def _smooth_line(axes: Axes, rows: Iterable[Row], name: str, label: str, colour: str) -> None:
+def _smooth_line(axes: Axes, values: pd.Series, label: str, colour: str) -> None:
     """Every step faintly, and the running mean over a twentieth of the steps."""
-    points = _points(rows, name)
-    if not len(points):
-        return
-    width = max(1, len(points) // 20)
-    sums = np.convolve(points[:, 1], np.ones(width), "same")
-    counts = np.convolve(np.ones(len(points)), np.ones(width), "same")
-    axes.plot(points[:, 0], points[:, 1], color=colour, alpha=0.25, linewidth=0.8)
-    marker = "o" if len(points) < 10 else ""  # a line of one point would not be seen
-    axes.plot(points[:, 0], sums / counts, color=colour, label=label, marker=marker)
+    values = values.dropna()
+    if len(values):
+        smooth = values.rolling(max(1, len(values) // 20), min_periods=1, center=True).mean()
+        marker = "o" if len(values) < 10 else ""  # a line of one point would not be seen
+        axes.plot(values, color=colour, alpha=0.25, linewidth=0.8)
+        axes.plot(smooth, color=colour, label=label, marker=marker)

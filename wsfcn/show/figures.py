@@ -15,8 +15,10 @@ class ShownFigure(Figure):
     `alt` goes into the metadata of the output, where page writers look for it.
     """
 
-    def __init__(self, *args: Any, alt: str = "", **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, width: float, height: float, alt: str = "", **options: Any) -> None:
+        """Width and height in inches."""
+        own: dict[str, Any] = {"dpi": 130, "layout": "constrained", "facecolor": "white"}
+        super().__init__(figsize=(width, height), **(own | options))
         self.alt = alt
 
     def _repr_mimebundle_(

@@ -12,13 +12,27 @@ from numpy.typing import NDArray
 from ..data.sample import IGNORE
 from .colours import class_colours
 from .figures import ShownFigure
-from .panels import BLUE, GREEN, GREY, INK, ORANGE, UNSURE, frame, key, large, painted, plain
+from .panels import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    UNSURE,
+    Image8,
+    Labels,
+    key,
+    large,
+    painted,
+    plain,
+    show,
+)
+
+CLAIMS = {"nobody": (240, 240, 240), "one class": (0, 114, 178), "several": (213, 94, 0)}
 
 
 def refinement(
-    image: NDArray[np.uint8],
-    names: Sequence[str],
-    columns: Mapping[str, NDArray[Any]],
+    image: Image8, names: Sequence[str], columns: Mapping[str, NDArray[Any]]
 ) -> ShownFigure:
     """The scene, then a row for each channel and a column for each step.
 
@@ -26,92 +40,65 @@ def refinement(
     the pale scene.
     """
     rows, count = len(names), len(columns)
-    figure = ShownFigure(
-        figsize=(2.4 * (count + 1) + 0.9, 2.3 * rows + 0.3),
-        dpi=130,
-        layout="constrained",
-        alt=f"Masks of {', '.join(names)} of one scene, step by step: {', '.join(columns)}",
-    )
+    alt = f"Masks of {', '.join(names)} of one scene, step by step: {', '.join(columns)}"
+    figure = ShownFigure(2.4 * (count + 1) + 0.9, 2.3 * rows + 0.3, alt)
     layout = figure.add_gridspec(rows, count + 1)
-    scene = figure.add_subplot(layout[:, 0])
-    scene.imshow(large(image))
-    scene.set_title("scene", fontsize=11)
-    frame(scene)
+    show(figure.add_subplot(layout[:, 0]), large(image), "scene")
     heat, grid = None, []
     for row, name in enumerate(names):
         for column, (title, values) in enumerate(columns.items(), 1):
             axes = figure.add_subplot(layout[row, column])
             grid.append(axes)
+            head = title if row == 0 else ""
             if values.dtype == bool:
-                axes.imshow(_tinted(image, values[row]))
+                blue = np.array([UNSURE, CLAIMS["one class"]], np.uint8)
+                show(axes, painted(image, values[row].astype(np.uint8), 0.7, blue), head)
             else:
-                heat = axes.imshow(values[row], cmap="cividis", vmin=0, vmax=1)
-            if row == 0:
-                axes.set_title(title, fontsize=11)
+                heat = show(axes, values[row], head, cmap="cividis", vmin=0, vmax=1)
             if column == 1:
                 axes.set_ylabel(name, fontsize=11)
-            frame(axes)
     if heat is not None:
         figure.colorbar(heat, ax=grid, shrink=0.8, pad=0.015, label="mask value")
     return figure
 
 
-def _tinted(image: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The pale scene, blue where chosen."""
-    pale = painted(image, np.zeros(chosen.shape, np.uint8))
-    factor = pale.shape[0] // chosen.shape[0]
-    fine = chosen.repeat(factor, 0).repeat(factor, 1)[..., None]
-    blue = np.array([0, 114, 178])
-    return np.where(fine, 0.3 * pale + 0.7 * blue, pale).round().astype(np.uint8)
-
-
 def lesson(
-    image: NDArray[np.uint8],
+    image: Image8,
     claims: NDArray[Any],
-    pseudo: NDArray[np.uint8],
+    pseudo: Labels,
     loss: NDArray[Any],
     channels: Sequence[int],
     weights: Mapping[str, float],
-    exact: NDArray[np.uint8] | None = None,
+    exact: Labels | None = None,
 ) -> ShownFigure:
     """What one scene teaches: claims by pixel, pseudo label, loss map, class weights, truth.
 
     claims: (H, W), how many classes claim a pixel; loss: (H, W); weights: name -> weight of the
     classes whose labels are `channels`.
     """
-    figure = ShownFigure(
-        figsize=(10, 7),
-        dpi=130,
-        layout="constrained",
-        alt="Scene, number of classes that claim a pixel, pseudo label, loss map, weight of each "
-        f"class ({', '.join(f'{n} {w:.2f}' for n, w in weights.items())}), exact mask",
+    alt = (
+        "Scene, number of classes that claim a pixel, pseudo label, loss map, weight of each "
+        f"class ({', '.join(f'{n} {w:.2f}' for n, w in weights.items())}), exact mask"
     )
-    every = list(figure.subplots(2, 3).ravel())
-    every[0].imshow(large(image))
-    every[0].set_title("scene")
-    table = np.array([(240, 240, 240), (0, 114, 178), (213, 94, 0)], np.uint8)
-    every[1].imshow(table[np.minimum(claims, 2)], interpolation="nearest")
-    every[1].set_title("claimed by")
-    key(every[1], {"nobody": table[0], "one class": table[1], "several": table[2]})
-    every[2].imshow(painted(image, pseudo))
-    every[2].set_title("pseudo label")
-    colours = class_colours(max(channels) + 1)
-    named = {name: colours[c] for name, c in zip(weights, channels, strict=True)}
-    key(every[2], {**named, "not sure": UNSURE})
-    bars = colours[list(channels)] / 255
-    every[3].barh([*weights], [*weights.values()], color=bars, edgecolor=INK, lw=0.6)
-    every[3].invert_yaxis()
-    every[3].set(xlim=(0, 1), title="weight by class")
-    every[3].set_box_aspect(0.8)
-    plain(every[3])
-    shown = every[4].imshow(loss, cmap="magma", vmin=0)
-    every[4].set_title("loss by pixel")
-    figure.colorbar(shown, ax=every[4], shrink=0.85, pad=0.03)
-    if exact is not None:
-        every[5].imshow(painted(image, exact))
-        every[5].set_title("exact mask, never shown")
-    for axes in [*every[:3], *every[4:]]:
-        frame(axes)
+    figure = ShownFigure(10, 7, alt)
+    scene, claimed, label, bars, lost, truth = figure.subplots(2, 3).ravel()
+    show(scene, large(image), "scene")
+    show(claimed, np.array([*CLAIMS.values()], np.uint8)[np.minimum(claims, 2)], "claimed by")
+    key(claimed, CLAIMS, columns=3)
+    show(label, painted(image, pseudo), "pseudo label")
+    colours = class_colours(max(channels) + 1)[list(channels)]
+    named = dict(zip(weights, colours, strict=True)) | {"not sure": UNSURE}
+    key(label, named, columns=3 if len(named) < 4 else 2)
+    bars.barh([*weights], [*weights.values()], color=colours / 255, edgecolor=INK, lw=0.6)
+    bars.invert_yaxis()
+    bars.set(xlim=(0, 1), title="weight by class", box_aspect=0.8)
+    plain(bars)
+    shown = show(lost, loss, "loss by pixel", cmap="magma", vmin=0)
+    figure.colorbar(shown, ax=lost, shrink=0.85, pad=0.03)
+    if exact is None:
+        truth.remove()
+    else:
+        show(truth, painted(image, exact), "exact mask, never shown")
     return figure
 
 
@@ -121,23 +108,16 @@ def gate_wall(
     """Scenes over their pseudo labels, with what the gate says: "open", or why it is shut."""
     columns = min(columns, len(images))
     opened = sum(verdict == "open" for verdict in verdicts)
-    figure = ShownFigure(
-        figsize=(1.6 * columns, 3.7),
-        dpi=130,
-        layout="constrained",
-        alt=f"{columns} scenes and their pseudo labels; the gate is open for {opened} of them",
-    )
-    grid = figure.subplots(2, columns, squeeze=False)
-    for column, verdict in enumerate(verdicts[:columns]):
-        grid[0, column].imshow(large(images[column]))
-        grid[1, column].imshow(painted(images[column], pseudo[column]))
+    alt = f"{columns} scenes and their pseudo labels; the gate is open for {opened} of them"
+    figure = ShownFigure(1.6 * columns, 3.7, alt)
+    for above, below, image, labels, verdict in zip(
+        *figure.subplots(2, columns, squeeze=False), images, pseudo, verdicts, strict=False
+    ):
         colour = GREEN if verdict == "open" else ORANGE
-        text = textwrap.fill(verdict, 18)
-        grid[1, column].set_xlabel(text, color=colour, fontsize=10, weight="bold")
-        for axes in grid[:, column]:
-            frame(axes)
-        for spine in grid[1, column].spines.values():
-            spine.set(visible=True, color=colour, linewidth=2.5)
+        show(above, large(image))
+        show(below, painted(image, labels))
+        below.set_xlabel(textwrap.fill(verdict, 18), color=colour, fontsize=10, weight="bold")
+        below.spines[:].set(visible=True, color=colour, linewidth=2.5)
     return figure
 
 
@@ -152,21 +132,19 @@ def trade_off(
     pseudo: method -> label maps (n, H, W) for each of the `factors`; exact: (n, H, W). The
     `chosen` factor is ringed.
     """
-    figure = ShownFigure(
-        figsize=(6.6, 4.2),
-        dpi=130,
-        layout="constrained",
-        alt="Share of right labels against share of labelled pixels, for thresholds from "
-        f"{min(factors):g} to {max(factors):g}: {', '.join(pseudo)}",
+    alt = (
+        "Share of right labels against share of labelled pixels, for thresholds from "
+        f"{min(factors):g} to {max(factors):g}: {', '.join(pseudo)}"
     )
+    figure = ShownFigure(6.6, 4.2, alt)
     axes = figure.subplots()
     for (name, maps), colour, above in zip(pseudo.items(), (GREY, BLUE), (-18, 11), strict=False):
         precision, coverage = 100 * np.array([_quality(labels, exact) for labels in maps]).T
         axes.plot(coverage, precision, "o-", color=colour, label=name, ms=5)
         for factor, x, y in zip(factors, coverage, precision, strict=True):
             if factor in (min(factors), max(factors)) or np.isclose(factor, chosen):
-                text = f"{factor:g}"
-                axes.annotate(text, (x, y), (0, above), textcoords="offset points", ha="center")
+                offset: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
+                axes.annotate(f"{factor:g}", (x, y), (0, above), **offset)
             if np.isclose(factor, chosen):
                 axes.plot(x, y, "o", ms=12, mfc="none", mec=ORANGE, mew=2)
     axes.set(xlabel="coverage: labelled pixels, %", ylabel="precision: labels that are right, %")
