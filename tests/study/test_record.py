@@ -51,11 +51,11 @@ def test_outside_a_kernel_nothing_is_shown(capsys):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (float("nan"), "x: is nan"),
-        ({"a": [1.0, float("inf")]}, r"x\.a\[1\]: is inf"),
-        (np.array([0.0, np.nan]), r"x\[1\]: is nan"),
+        (float("nan"), "x: cannot be recorded .*float values"),
+        ({"a": [1.0, float("inf")]}, "x: cannot be recorded .*float values"),
+        (np.array([0.0, np.nan]), "x: cannot be recorded .*float values"),
         (object(), "x: a object cannot be recorded"),
-        ({1: 2}, "x: the key 1 must be a text"),
+        ({(1,): 2}, "x: cannot be recorded .*keys must be"),
         ({1, 2}, "x: a set cannot be recorded"),
     ],
 )

@@ -9,9 +9,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import jupytext
+import nbformat
+from nbformat import v4
 
 from .parameters import PARAMETERS, parameters_cell
 from .sources import FOLDER, NotebookError, parameters_source, read_notebook
@@ -45,141 +50,108 @@ def sync(
     """
     written, problems = [], []
     for name in names(folder):
-        text_path, notebook_path = _paths(folder, name)
+        text_path, path = folder / "src" / f"{name}.py", folder / f"{name}.ipynb"
         try:
-            text = _read_text(text_path) if text_path.exists() else None
-            notebook = read_notebook(notebook_path) if notebook_path.exists() else None
-            if text is None or (source == "notebook" and notebook is not None):
-                cells = _cells(notebook)
-            elif source is None and _edited_later(notebook_path, notebook, text_path, text):
+            text = _cells(text_path) if text_path.exists() else None
+            cells = _cells(path) if path.exists() else text
+        except NotebookError as error:
+            problems.append(str(error))
+            continue
+        if text is not None and source != "notebook":
+            age = path.stat().st_mtime - text_path.stat().st_mtime if path.exists() else 0
+            if source is None and cells != text and age > MTIME_SLACK:
                 problems.append(
                     f"{name}: the notebook was edited after its text; "
                     "say sync --from notebook, or --from text"
                 )
                 continue
-            else:
-                cells = text
-        except NotebookError as error:
-            problems.append(str(error))
-            continue
-        before = None if text is None else _essence(text)
-        _set_parameters(name, cells)
-        if _essence(cells) != before:  # else the text stays as its author laid it out
-            written += _write(text_path, _to_text(cells))
-        written += _write(notebook_path, _to_notebook(cells))
+            cells = text
+        made = _with_parameters(name, cells or [])
+        if made != text:  # else the text stays as its author laid it out
+            written += _write(text_path, _to_text(made))
+        written += _write(path, _to_notebook(made))
         problems += _problems(folder, name)
     return written, problems
 
 
-def _paths(folder: Path, name: str) -> tuple[Path, Path]:
-    return folder / "src" / f"{name}.py", folder / f"{name}.ipynb"
-
-
 def _problems(folder: Path, name: str) -> list[str]:
-    text_path, notebook_path = _paths(folder, name)
+    text_path, path = folder / "src" / f"{name}.py", folder / f"{name}.ipynb"
     if not text_path.exists():
         return [f"{name}: has no text src/{name}.py; run sync"]
-    if not notebook_path.exists():
+    if not path.exists():
         return [f"{name}: has no notebook {name}.ipynb; run sync"]
     try:
-        text, notebook = _read_text(text_path), read_notebook(notebook_path)
+        text, notebook = _cells(text_path), _cells(path)
     except NotebookError as error:
         return [str(error)]
     problems = []
-    for number, cell in enumerate(notebook["cells"], 1):
-        if cell.get("outputs") or cell.get("execution_count"):
-            problems.append(f"{name}: cell {number} holds outputs; run sync")
-    here, there = _essence(text), _essence(_cells(notebook))
-    if here != there:
-        pairs = enumerate(zip(here, there, strict=False), 1)
-        number = next((n for n, (a, b) in pairs if a != b), min(len(here), len(there)) + 1)
+    if text != notebook:
+        pairs = enumerate(zip(text, notebook, strict=False), 1)
+        number = next((n for n, (a, b) in pairs if a != b), min(len(text), len(notebook)) + 1)
         problems.append(f"{name}: notebook and text differ from cell {number} on; run sync")
-    elif not problems and notebook_path.read_text(encoding="utf-8") != _to_notebook(text):
-        problems.append(f"{name}: ids or metadata are not as sync writes them; run sync")
-    return problems + _parameter_problems(name, text)
+    elif path.read_text(encoding="utf-8") != _to_notebook(text):
+        problems.append(f"{name}: holds outputs, or ids or metadata of its own; run sync")
+    if parameters_source({"cells": text}) is None:
+        problems.append(f"{name}: has no code cell tagged 'parameters'")
+    elif name not in PARAMETERS:
+        problems.append(f"{name}: has no schema in wsfcn.study.parameters.PARAMETERS")
+    elif text != _with_parameters(name, text):
+        problems.append(f"{name}: the parameters cell is not its schema's; run sync")
+    return problems
 
 
-def _parameter_problems(name: str, cells: list[Any]) -> list[str]:
-    source = parameters_source({"cells": cells})
-    if source is None:
-        return [f"{name}: has no code cell tagged 'parameters'"]
-    if name not in PARAMETERS:
-        return [f"{name}: has no schema in wsfcn.study.parameters.PARAMETERS"]
-    wanted = parameters_cell(PARAMETERS[name]).splitlines()
-    given = source.splitlines()
-    if given == wanted:
-        return []
-    new = [line for line in given if line not in wanted] or ["a line is missing"]
-    return [f"{name}: the parameters cell is not its schema's ({new[0]:.60}); run sync"]
-
-
-def _set_parameters(name: str, cells: list[Any]) -> None:
-    """Make the parameters cell what its schema says."""
-    for cell in cells if name in PARAMETERS else ():
-        if "parameters" in cell["metadata"].get("tags", ()):
-            cell["source"] = parameters_cell(PARAMETERS[name])
-
-
-def _edited_later(notebook_path: Path, notebook: Any, text_path: Path, text: list[Any]) -> bool:
-    if notebook is None or _essence(_cells(notebook)) == _essence(text):
-        return False
-    return notebook_path.stat().st_mtime > text_path.stat().st_mtime + MTIME_SLACK
-
-
-def _essence(cells: list[Any]) -> list[tuple[Any, ...]]:
-    """What the two halves have to share."""
-    return [(cell["cell_type"], cell["source"], cell["metadata"]) for cell in cells]
-
-
-def _cells(notebook: Any) -> list[Any]:
-    """A notebook's cells without all that is not source."""
-    from nbformat import v4
-
-    make = {"code": v4.new_code_cell, "markdown": v4.new_markdown_cell, "raw": v4.new_raw_cell}
+def _cells(path: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook or of a text, without all that is not source."""
+    try:
+        if path.suffix == ".py":
+            notebook = jupytext.reads(path.read_text(encoding="utf-8"), "py:percent")
+        else:
+            notebook = read_notebook(path)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise NotebookError(f"{path}: is not a text of cells ({error})") from None
     return [
-        make[cell["cell_type"]](
-            source=cell["source"].strip("\n"),
-            metadata={key: cell["metadata"][key] for key in KEPT if key in cell["metadata"]},
-        )
+        {
+            "cell_type": cell["cell_type"],
+            "source": cell["source"].strip("\n"),
+            "metadata": {key: cell["metadata"][key] for key in KEPT if key in cell["metadata"]},
+        }
         for cell in notebook["cells"]
     ]
 
 
-def _read_text(path: Path) -> list[Any]:
-    import jupytext
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        return _cells(jupytext.reads(text, "py:percent"))
-    except OSError as error:
-        raise NotebookError(f"{path}: {error.strerror}") from None
-    except (ValueError, SyntaxError) as error:
-        raise NotebookError(f"{path}: is not a text of cells ({error})") from None
+def _with_parameters(name: str, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells, the parameters cell as its schema says."""
+    if name not in PARAMETERS:
+        return cells
+    own = {"source": parameters_cell(PARAMETERS[name])}
+    return [c | own if "parameters" in c["metadata"].get("tags", ()) else c for c in cells]
 
 
-def _to_text(cells: list[Any]) -> str:
-    import jupytext
-    from nbformat import v4
+def _notebook(cells: list[dict[str, Any]], metadata: dict[str, Any]) -> Any:
+    """A notebook without outputs whose ids follow from the cells."""
+    make = {"code": v4.new_code_cell, "markdown": v4.new_markdown_cell, "raw": v4.new_raw_cell}
+    counts: Counter[str] = Counter()
+    made = []
+    for cell in cells:
+        text = f"{cell['cell_type']}\n{cell['source']}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        counts[digest] += 1
+        name = digest if counts[digest] == 1 else f"{digest}-{counts[digest]}"
+        options = {"source": cell["source"], "metadata": cell["metadata"], "id": name}
+        made.append(make[cell["cell_type"]](**options))
+    return v4.new_notebook(cells=made, metadata=metadata)
 
-    notebook = v4.new_notebook(cells=cells)
-    notebook["metadata"]["jupytext"] = {
+
+def _to_text(cells: list[dict[str, Any]]) -> str:
+    filters = {
         "notebook_metadata_filter": "-all",
         "cell_metadata_filter": ",".join((*KEPT, "-all")),
     }
-    return jupytext.writes(notebook, "py:percent")
+    return jupytext.writes(_notebook(cells, {"jupytext": filters}), "py:percent")
 
 
-def _to_notebook(cells: list[Any]) -> str:
-    """The one form of a notebook with these cells: no outputs, ids that follow from the cells."""
-    import nbformat
-
-    counts: dict[str, int] = {}
-    for cell in cells:
-        digest = hashlib.sha256(f"{cell['cell_type']}\n{cell['source']}".encode()).hexdigest()[:8]
-        counts[digest] = counts.get(digest, 0) + 1
-        cell["id"] = digest if counts[digest] == 1 else f"{digest}-{counts[digest]}"
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=METADATA)
-    return str(nbformat.writes(notebook)).rstrip("\n") + "\n"
+def _to_notebook(cells: list[dict[str, Any]]) -> str:
+    return str(nbformat.writes(_notebook(cells, METADATA))).rstrip("\n") + "\n"
 
 
 def _write(path: Path, text: str) -> list[Path]:
@@ -207,8 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if not problems:
-        count = len(names(options.folder))
-        print("1 notebook," if count == 1 else f"{count} notebooks, each", "in step with its text")
+        print(f"notebooks in step with their texts: {', '.join(names(options.folder))}")
     return bool(problems)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ def record(name: str, value: Any) -> None:
     """
     if not isinstance(name, str) or not name.strip():
         raise RecordError(f"a record needs a name, got {name!r}")
-    plain = _plain(value, name)
+    plain = _plain(name, value)
     kernel = sys.modules.get("IPython")
     if kernel is not None and kernel.get_ipython() is not None:
         text = f"{name} = {json.dumps(plain, ensure_ascii=False)}"
@@ -57,26 +56,20 @@ def read_records(notebook: str | Path | dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any, place: str) -> Any:
-    """The value in JSON's own types; `place` names it in errors."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise RecordError(f"{place}: is {value}, which cannot be recorded")
-        return float(value)
-    if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                raise RecordError(f"{place}: the key {key!r} must be a text")
-        return {key: _plain(item, f"{place}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
-    if hasattr(value, "tolist"):  # numpy and torch: their values as Python numbers and lists
-        return _plain(value.tolist(), place)
-    raise RecordError(
-        f"{place}: a {type(value).__name__} cannot be recorded; "
-        "numbers, texts, and lists and dicts of them can"
-    )
+def _plain(name: str, value: Any) -> Any:
+    """The value in JSON's own types."""
+
+    def values_of(item: Any) -> Any:
+        if hasattr(item, "tolist"):  # numpy and torch: their values as Python numbers and lists
+            return item.tolist()
+        raise RecordError(
+            f"{name}: a {type(item).__name__} cannot be recorded; "
+            "numbers, texts, and lists and dicts of them can"
+        )
+
+    try:
+        return json.loads(json.dumps(value, default=values_of, allow_nan=False))
+    except RecordError:
+        raise
+    except (TypeError, ValueError) as error:  # NaN, infinity, a key that is no text
+        raise RecordError(f"{name}: cannot be recorded ({error})") from None
