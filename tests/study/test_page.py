@@ -158,7 +158,7 @@ def test_wrong_input_leaves_the_old_page(executed, tmp_path):
     with pytest.raises(NotebookError, match=r"broken\.ipynb: is not a notebook"):
         build_page(tmp_path, [broken], title="New")
     with pytest.raises(ValueError, match="needs a text for alt"):
-        build_page(tmp_path, [], title="New", pictures=[Picture(png(), " ")])
+        build_page(tmp_path, [], title="New", pictures=[Picture(Image.new("L", (2, 2)), " ")])
     (tmp_path / "other").mkdir()
     copy = executed("a").rename(tmp_path / "other/a.ipynb")
     with pytest.raises(ValueError, match="two notebooks have the same name"):

@@ -26,7 +26,8 @@ pytestmark = [
 def page_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     buffer = io.BytesIO()
-    Image.new("RGB", (900, 300), "teal").save(buffer, "PNG")
+    teal = Image.new("RGB", (900, 300), "teal")
+    teal.save(buffer, "PNG")
     picture = {"image/png": base64.b64encode(buffer.getvalue()).decode()}
     outputs = [v4.new_output("display_data", picture)]
     remote = {"text/html": '<img src="https://example.org/a.png" alt="x"><script>boom()</script>'}
@@ -41,7 +42,7 @@ def page_file(tmp_path_factory):
     for name, content in {"01_one": cells, "02_two": [v4.new_markdown_cell("# Second")]}.items():
         paths.append(folder / f"{name}.ipynb")
         nbformat.write(v4.new_notebook(cells=content), paths[-1])
-    pictures = [Picture(buffer.getvalue(), "A teal box", "A caption")]
+    pictures = [Picture(teal, "A teal box", "A caption")]
     return build_page(
         folder, paths, title="Course", scores=[Score("mIoU", "61 %")], pictures=pictures
     )

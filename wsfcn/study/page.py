@@ -34,12 +34,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its caption; `alt` says what is to be seen for those who cannot see it.
+    """A picture with its caption; `alt` says what is to be seen for those who cannot see it."""
 
-    image: a file, the bytes of one, or a PIL image.
-    """
-
-    image: Path | bytes | Image.Image
+    image: Image.Image
     alt: str
     caption: str = ""
 
@@ -120,12 +117,7 @@ def _picture(picture: Picture) -> str:
     """The picture as a data URL, scaled to fit."""
     if not picture.alt.strip():
         raise ValueError(f"a picture needs a text for alt (caption {picture.caption!r})")
-    source = picture.image
-    if isinstance(source, bytes):
-        source = Image.open(io.BytesIO(source))
-    elif not isinstance(source, Image.Image):
-        source = Image.open(source)
-    return _data_url(source, (PICTURE_SIDE, PICTURE_SIDE))
+    return _data_url(picture.image, (PICTURE_SIDE, PICTURE_SIDE))
 
 
 def _thumbnail(notebook: Rendered) -> str | None:
@@ -145,12 +137,8 @@ def _data_url(image: Image.Image, largest: tuple[int, int]) -> str:
     white = Image.new("RGBA", image.size, "white")
     image = Image.alpha_composite(white, image).convert("RGB")
     image.thumbnail(largest, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    if few:
-        image.save(buffer, "PNG", optimize=True)
-    else:
-        image.save(buffer, "JPEG", quality=88, optimize=True)
-    kind = "png" if few else "jpeg"
+    buffer, kind = io.BytesIO(), "png" if few else "jpeg"
+    image.save(buffer, kind, quality=88, optimize=True)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

@@ -84,19 +84,15 @@ class NotebookParameters(CellParameters):
 def _read(text: str, annotation: Any) -> Any:
     """A text from a command line as what a field of that type takes; pydantic does the rest."""
     options = get_args(annotation) or (annotation,)
-    if str in options or annotation is str or all(isinstance(o, str) for o in options):
-        return text
-    if text.strip().lower() in ("none", "null", "") and type(None) in options:
+    if type(None) in options and text.strip().lower() in ("none", "null", ""):
         return None
-    if text.lstrip().startswith(("[", "{")):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError:
-            return text
-    containers = {getattr(option, "__origin__", option) for option in (annotation, *options)}
-    if containers & {list, tuple}:
+    kinds = {getattr(option, "__origin__", option) for option in (annotation, *options)}
+    if not kinds & {list, tuple}:
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
         return [part.strip() for part in text.split(",") if part.strip()]
-    return text
 
 
 class Cams(NotebookParameters):

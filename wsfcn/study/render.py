@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbconvert.filters import ansi2html
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+
 from .markdown import Renderer, tex_to_mathml
 from .record import MIME
 from .sources import read_notebook
@@ -67,8 +73,8 @@ def render_notebook(path: str | Path, others: Collection[str] = ()) -> Rendered:
         summary=re.sub(r"</?a\b[^>]*>", "", paragraph[1]) if paragraph else "",
         body=body,
         headings=tuple(page.renderer.headings),
-        figure=page.figure[0] if page.figure else None,
-        alt=page.figure[1] if page.figure else "",
+        figure=page.figure,
+        alt=page.alt,
         seconds=seconds,
         failed=page.failed,
     )
@@ -80,7 +86,8 @@ class _Page:
     def __init__(self, path: Path, others: Collection[str]) -> None:
         self.renderer = Renderer(path.stem, others, str(path.parent))
         self.parts: list[str] = []
-        self.figure: tuple[bytes, str] | None = None
+        self.figure: bytes | None = None
+        self.alt = ""
         self.failed = False
 
     def add(self, cell: Any) -> None:
@@ -100,7 +107,8 @@ class _Page:
             self.parts.append(f"{SOLUTION}{part}</details>")
 
     def _outputs(self, cell: Any) -> str:
-        return "".join(self._output(output, cell) for output in _joined(cell["outputs"]))
+        joined, _ = CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
+        return "".join(self._output(output, cell) for output in joined["outputs"])
 
     def _output(self, output: Any, cell: Any) -> str:
         kind = output["output_type"]
@@ -120,7 +128,7 @@ class _Page:
             own = metadata.get(picture, {}).get("alt") or cell["metadata"].get("alt")
             alt = own or self._default_alt()
             if self.figure is None and picture != "image/svg+xml":
-                self.figure = base64.b64decode(data[picture]), alt
+                self.figure, self.alt = base64.b64decode(data[picture]), alt
         if MIME in data:
             return _pre(data["text/plain"], "record")
         if "text/html" in data:
@@ -167,20 +175,8 @@ def _shown(cells: list[Any]) -> list[Any]:
     tagged = [set(cell["metadata"].get("tags", ())) for cell in cells]
     given = any("injected-parameters" in tags for tags in tagged)
     hidden = {"remove-cell", "papermill-error-cell-tag"} | ({"parameters"} if given else set())
-    pairs = zip(cells, tagged, strict=True)
-    return [cell for cell, tags in pairs if cell["source"].strip() and not tags & hidden]
-
-
-def _joined(outputs: list[Any]) -> list[Any]:
-    """Outputs with neighbouring pieces of the same stream joined."""
-    joined: list[Any] = []
-    for output in outputs:
-        last = joined[-1] if joined else {}
-        if output["output_type"] == "stream" and last.get("name") == output["name"]:
-            joined[-1] = {**last, "text": last["text"] + output["text"]}
-        else:
-            joined.append(output)
-    return joined
+    shown = zip(cells, tagged, strict=True)
+    return [cell for cell, tags in shown if cell["source"].strip() and not tags & hidden]
 
 
 def _code(source: str, tags: Collection[str]) -> str:
@@ -192,14 +188,8 @@ def _code(source: str, tags: Collection[str]) -> str:
 
 
 def _highlight(source: str) -> str:
-    from pygments import highlight
-    from pygments.formatters import HtmlFormatter
-    from pygments.lexers import get_lexer_by_name
-
     return str(highlight(source, get_lexer_by_name("ipython3"), HtmlFormatter(cssclass="input")))
 
 
 def _pre(text: str, kind: str) -> str:
-    from nbconvert.filters import ansi2html
-
     return f'<pre class="{kind}" tabindex="0">{ansi2html(text)}</pre>'

@@ -94,18 +94,19 @@ def assignments(source: str) -> dict[str, Any]:
     """The names and values of a cell of plain assignments. ValueError names another line."""
     values: dict[str, Any] = {}
     try:
-        for node in ast.parse(source).body:
-            line = f"line {node.lineno} is no plain assignment, name = value"
-            if not isinstance(node, ast.Assign) or len(node.targets) > 1:
-                raise ValueError(line)
-            if not isinstance(node.targets[0], ast.Name):
-                raise ValueError(line)
-            try:
-                values[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError:
-                raise ValueError(line) from None
+        nodes = ast.parse(source).body
     except SyntaxError as error:
         raise ValueError(f"line {error.lineno} is not Python") from None
+    for node in nodes:
+        try:
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    values[name] = ast.literal_eval(value)
+                case _:
+                    raise ValueError
+        except ValueError:
+            line = f"line {node.lineno} is no plain assignment, name = value"
+            raise ValueError(line) from None
     return values
 
 
@@ -122,8 +123,7 @@ def resolve(
         return schema().change(given).model_dump(mode="json")
     if profile is not None and given.setdefault("profile", profile) != profile:
         raise SettingsError(f"profile: is {given['profile']!r} and {profile!r}; give it once")
-    if issubclass(schema, NotebookParameters):
-        start: CellParameters = schema.defaults(given.get("profile", "smoke"))
-    else:
-        start = schema()
+    start = schema()
+    if isinstance(start, NotebookParameters):
+        start = start.defaults(given.get("profile", "smoke"))
     return start.change(given).model_dump(mode="json")
