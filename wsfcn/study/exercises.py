@@ -7,7 +7,7 @@ raises for what that function does, so that a notebook with unsolved exercises r
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -142,13 +142,11 @@ def check_size_penalty(answer: Answer) -> str:
 
     return _judged(
         answer,
-        (
-            case(0.0, 3.0, 0.01, "An empty mask must get the logarithm of the floor."),
-            case(1.0, 3.0, 0.01, "A mask that fills the image must not be punished."),
-            case(0.1, 3.0, 0.01, "Wrong for a tenth of the image: compare with the formula above."),
-            case(0.1, 1.0, 0.01, "Right for the power 3 alone: is it written into your code?"),
-            case(0.1, 3.0, 0.2, "Right for the floor 0.01 alone: is it written into your code?"),
-        ),
+        case(0.0, 3.0, 0.01, "An empty mask must get the logarithm of the floor."),
+        case(1.0, 3.0, 0.01, "A mask that fills the image must not be punished."),
+        case(0.1, 3.0, 0.01, "Wrong for a tenth of the image: compare with the formula above."),
+        case(0.1, 1.0, 0.01, "Right for the power 3 alone: is it written into your code?"),
+        case(0.1, 3.0, 0.2, "Right for the floor 0.01 alone: is it written into your code?"),
     )
 
 
@@ -162,14 +160,12 @@ def check_may_teach(answer: Answer) -> str:
 
     return _judged(
         answer,
-        (
-            case([[0, 0], [2, 2]], [0, 1, 0], "Background and class are there, yet it is shut."),
-            case([[0, 0], [0, 0]], [0, 1, 0], "A class of the image labels is lost, yet it opens."),
-            case([[2, 2], [2, 2]], [0, 1, 0], "The background is lost, yet it opens."),
-            case([[255, 255], [0, 0]], [1, 0, 0], "255 means that nothing is known: no class."),
-            case([[0, 2], [2, 255]], [0, 1, 1], "255 means that nothing is known: no class."),
-            case([[0, 2], [3, 255]], [0, 1, 1], "Pixels with 255 beside all classes do no harm."),
-        ),
+        case([[0, 0], [2, 2]], [0, 1, 0], "Background and class are there, yet it is shut."),
+        case([[0, 0], [0, 0]], [0, 1, 0], "A class of the image labels is lost, yet it opens."),
+        case([[2, 2], [2, 2]], [0, 1, 0], "The background is lost, yet it opens."),
+        case([[255, 255], [0, 0]], [1, 0, 0], "255 means that nothing is known: no class."),
+        case([[0, 2], [2, 255]], [0, 1, 1], "255 means that nothing is known: no class."),
+        case([[0, 2], [3, 255]], [0, 1, 1], "Pixels with 255 beside all classes do no harm."),
     )
 
 
@@ -181,22 +177,20 @@ def check_precision_and_coverage(answer: Answer) -> str:
 
     return _judged(
         answer,
-        (
-            case([0, 1], [0, 1], (1, 1), "Labels everywhere, all of them right: both are 1."),
-            case([0, 1], [1, 1], (0.5, 1), "One label of two is wrong: half the precision."),
-            case(
-                [0, 1, 255, 255],
-                [0, 1, 1, 0],
-                (1, 0.5),
-                "A pixel without a label lowers the coverage, and the coverage alone.",
-            ),
-            case(
-                [0, 1, 1, 255],
-                [0, 1, 255, 255],
-                (1, 0.75),
-                "Where the exact mask is 255 nobody can say what is right: leave such pixels out "
-                "of the precision.",
-            ),
+        case([0, 1], [0, 1], (1, 1), "Labels everywhere, all of them right: both are 1."),
+        case([0, 1], [1, 1], (0.5, 1), "One label of two is wrong: half the precision."),
+        case(
+            [0, 1, 255, 255],
+            [0, 1, 1, 0],
+            (1, 0.5),
+            "A pixel without a label lowers the coverage, and the coverage alone.",
+        ),
+        case(
+            [0, 1, 1, 255],
+            [0, 1, 255, 255],
+            (1, 0.75),
+            "Where the exact mask is 255 nobody can say what is right: leave such pixels out "
+            "of the precision.",
         ),
     )
 
@@ -211,16 +205,15 @@ def check_mean_iou(answer: Answer) -> str:
 
     return _judged(
         answer,
-        (
-            case([[8, 0], [0, 2]], "Without a mistake it is 1, however large the classes are."),
-            case([[6, 2], [1, 1]], "The union of a class is its row and its column, hits once."),
-            case([[6, 2, 0], [1, 1, 0], [0, 0, 0]], "A class that is nowhere has no IoU."),
-            case([[6, 2, 1], [1, 1, 0], [0, 0, 0]], "A class predicted by mistake has IoU 0."),
-        ),
+        case([[8, 0], [0, 2]], "Without a mistake it is 1, however large the classes are."),
+        case([[6, 2], [1, 1]], "The union of a class is its row and its column, hits once."),
+        case([[6, 2, 0], [1, 1, 0], [0, 0, 0]], "A class that is nowhere has no IoU."),
+        case([[6, 2, 1], [1, 1, 0], [0, 0, 0]], "A class predicted by mistake has IoU 0."),
     )
 
 
-def _judged(answer: Answer, cases: Sequence[Case]) -> str:
+def _judged(answer: Answer, *cases: Case) -> str:
+    """RIGHT, or what the first case that fails has to say."""
     for inputs, wanted, hint in cases:
         given, wrong = _tensor(answer, *inputs)
         if given is None:
