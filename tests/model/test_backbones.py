@@ -260,7 +260,7 @@ def test_a_recipe_takes_stride_16_for_resnets_alone():
 
 
 def test_stem_then_rest_is_the_same_wherever_the_backbone_is_cut(case, backbone):
-    x = images(TINY)
+    x = images((9, 9))
     with torch.inference_mode():
         expected = backbone(x)
         for frozen in range(1, len(case.stages) + 1):
@@ -587,6 +587,25 @@ def test_a_backbone_is_its_published_formula(name, formula):
     backbone = filled(skeleton(CASES[name]))
     with torch.inference_mode():
         assert_same(backbone(images(SMALL)), formula(backbone.state_dict(), images(SMALL)))
+
+
+def test_wide_resnet_drops_whole_channels_before_the_later_convolutions_of_a_bottleneck():
+    unit = wide_resnet.Unit(4, (64, 64, 8), 1, (1, 4, 1), 0.5).train()
+    inputs: dict[str, Tensor] = {}
+    for name in ("2a", "2b1", "2b2"):
+        conv = unit.get_submodule(f"conv_branch{name}")
+        conv.register_forward_pre_hook(lambda _, args, name=name: inputs.update({name: args[0]}))
+    torch.manual_seed(0)
+    unit(torch.randn(1, 4, 16, 16))
+    dead = {name: int((~x.flatten(2).any(2)).sum()) for name, x in inputs.items()}
+    assert dead["2a"] == 0
+    assert 20 < dead["2b1"] < 44 and 20 < dead["2b2"] < 44  # half of 64
+
+
+def test_dropout_is_where_it_is_published(case, bare):
+    found = {n: m.p for n, m in bare.named_modules() if isinstance(m, nn.Dropout2d)}
+    published = {"wide_resnet38": {"b6.dropout": 0.3, "b7.dropout": 0.5}, "vgg16": {"drop6": 0.5}}
+    assert found == published.get(case.name, {})
 
 
 # ImageNet weights, where their packages are installed.

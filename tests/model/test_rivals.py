@@ -22,8 +22,8 @@ from wsfcn.model.context_rivals import ASPP, PPM, LargeConv, NonLocal
 from wsfcn.model.decoder import Decoder
 from wsfcn.model.fca import FCA, SRM, ChannelAttention, StripConv
 from wsfcn.model.layers import FixedStatsBatchNorm2d, PoolBranch
-from wsfcn.model.network import Network
-from wsfcn.model.sf2 import SF2, FlowAlign, TwoStreams
+from wsfcn.model.network import Network, count_parameters
+from wsfcn.model.sf2 import FUSE, SF2, FlowAlign, TwoStreams
 from wsfcn.model.skip_gci import SkipGCI
 from wsfcn.train import losses, parameter_groups
 
@@ -572,6 +572,30 @@ def test_parameters_of_a_part_are_those_of_the_paper(part):
     assert sum(p.numel() for p in module.parameters()) == expected
 
 
+# Exact sums of the rows, to the last parameter: 104,202,240 of the backbone and 1,185,812 of the
+# decoder beside the parts above.
+ROW_SIZES = {
+    "baseline": 137_104_500,
+    "mclm": 143_524_980,
+    "fca": 143_524_998,
+    "sf2": 140_922_388,
+    "full": 147_342_886,
+    "non_local": 140_968_564,
+    "large_conv": 157_745_780,
+    "ppm": 142_025_332,
+    "sum": 140_852_244,
+    "concat": 142_031_892,
+    "multiply": 140_852_244,
+}
+
+
+@pytest.mark.parametrize("row", recipes.table1() | recipes.table2())
+def test_parameters_of_a_row_are_those_of_the_paper(row):
+    with torch.device("meta"):
+        model = build_model((recipes.table1() | recipes.table2())[row])
+    assert count_parameters(model) == ROW_SIZES[row]
+
+
 # Every row of the tables and every variant takes a step.
 
 SMOKE = recipes.smoke_scenes().change({"model.pretrained": False, "train.views": 0})
@@ -607,6 +631,32 @@ def check_one_step(recipe: recipes.Recipe) -> None:
         if moved and not (recipe.model.context == "non_local" and name.startswith(asleep)):
             assert bool(parameter.grad.any()), name
     assert not torch.equal(maps_of(model, x), first)
+
+
+KINDS = {
+    "fca": FCA,
+    "mclm": FCA,
+    "aspp": ASPP,
+    "non_local": NonLocal,
+    "large_conv": LargeConv,
+    "ppm": PPM,
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_has_the_parts_it_names(row):
+    settings = ROWS[row].model
+    with torch.device("meta"):
+        model = build_model(ROWS[row])
+    assert type(model.context) is KINDS[settings.context]
+    if settings.context in ("fca", "mclm"):
+        assert (model.context.srm is not None) == (settings.context == "fca")
+    if settings.fusion == "skip_gci":
+        assert type(model.fusion) is SkipGCI
+        return
+    assert (model.fusion.align is not None) == (settings.fusion == "sf2")
+    fuse = "multiply" if settings.fusion == "sf2" else settings.fusion
+    assert model.fusion.streams.fuse is FUSE[fuse]
 
 
 @pytest.mark.parametrize("row", ROWS)
