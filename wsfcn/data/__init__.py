@@ -1,18 +1,45 @@
 """What the network sees: samples, the sets they come from, augmentation and image files."""
 
 from ..recipes import Data
-from .sample import Dataset
+from .coco import Coco
+from .folder import Folder
+from .photos import Photos
+from .sample import DataError, Dataset
 from .scenes import SceneSet
+from .voc import Voc
+
+KINDS: dict[str, type[Voc] | type[Coco] | type[Folder]] = {
+    "voc": Voc,
+    "coco": Coco,
+    "folder": Folder,
+}
 
 
 def build(data: Data) -> tuple[Dataset, Dataset]:
-    """The training and the validation set that the settings describe."""
-    if data.kind != "scenes":
-        raise ValueError(
-            f"data.kind: {data.kind!r} is not read yet; hand the sets over: "
-            "train(recipe, folder, datasets=(train, val))"
-        )
-    return (
-        SceneSet(data.scenes, data.train, data.seed, "train"),
-        SceneSet(data.scenes, data.val, data.seed, "val"),
+    """The training and the validation set that the settings describe.
+
+    Raises DataError naming the file or the setting that is wrong.
+    """
+    return build_split(data, "train"), build_split(data, "val")
+
+
+def build_split(data: Data, part: str) -> Dataset:
+    """One of the two; part: "train" or "val"."""
+    first = part == "train"
+    count = data.train if first else data.val
+    if data.kind == "scenes":
+        return SceneSet(data.scenes, count, data.seed, "train" if first else "val")
+    if not data.root:
+        raise DataError(f"data.root: kind {data.kind!r} needs the folder of its photos")
+    return KINDS[data.kind](
+        data.root,
+        data.train_split if first else data.val_split,
+        labels=data.labels,
+        classes=data.classes,
+        limit=count,
     )
+
+
+def scored(data: Dataset) -> Dataset:
+    """The samples that have a mask to be scored against; scenes and VOC always have one."""
+    return data.masked() if isinstance(data, Photos) else data

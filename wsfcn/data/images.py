@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .sample import IGNORE
+from .sample import IGNORE, DataError
 
 MAX_PIXELS = 80_000_000
 SUFFIXES = frozenset(
@@ -19,26 +19,30 @@ SUFFIXES = frozenset(
 )
 
 
-class ImageError(ValueError):
+class ImageError(DataError):
     """A file that is not the image it should be; one line that names the file."""
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_image(
+    path: str | Path, max_pixels: int = MAX_PIXELS, *, upright: bool = True
+) -> NDArray[np.uint8]:
     """An image file as (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
+
+    upright=False: as it is stored, which is how VOC and COCO draw their masks.
 
     Transparent pixels become white, 16-bit values are divided by 257, CMYK is converted without
     colour management. Of an animation the first frame is taken, with a warning. Raises ImageError
     for anything that is missing, damaged, larger than `max_pixels`, or no image.
     """
     with _opened(path, max_pixels) as image:
-        pixels = to_rgb(image, str(path))
+        pixels = to_rgb(image, str(path), upright=upright)
         frames = _frames(image)
     if frames > 1:
         warnings.warn(f"{path}: only the first of {frames} frames is used", stacklevel=2)
     return pixels
 
 
-def to_rgb(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
+def to_rgb(image: Image.Image, name: str = "image", *, upright: bool = True) -> NDArray[np.uint8]:
     """A Pillow image as (H, W, 3) uint8 RGB, converted as by `read_image`.
 
     Raises ImageError, which calls the image `name`, for pixels that have no meaning as colours.
@@ -46,15 +50,15 @@ def to_rgb(image: Image.Image, name: str = "image") -> NDArray[np.uint8]:
     if min(image.size) < 1:
         raise ImageError(f"{name}: has no pixels ({image.width} x {image.height})")
     try:
-        upright = _upright(image)
-        if upright.mode.startswith(("I", "F")):
-            grey = _to_eight_bits(np.asarray(upright), name)
+        turned = _upright(image) if upright else image
+        if turned.mode.startswith(("I", "F")):
+            grey = _to_eight_bits(np.asarray(turned), name)
             return np.repeat(grey[..., None], 3, axis=2)
-        if upright.has_transparency_data:
-            picture = upright.convert("RGBA")
+        if turned.has_transparency_data:
+            picture = turned.convert("RGBA")
             white = Image.new("RGBA", picture.size, "white")
-            upright = Image.alpha_composite(white, picture)
-        return np.array(upright.convert("RGB"))
+            turned = Image.alpha_composite(white, picture)
+        return np.array(turned.convert("RGB"))
     except (OSError, ValueError) as error:
         if isinstance(error, ImageError):
             raise
@@ -75,12 +79,16 @@ def read_mask(path: str | Path, num_classes: int | None = None) -> NDArray[np.ui
         if image.mode not in ("P", "L") or (image.mode == "L" and header[:1] != b"\x08"):
             raise ImageError(f"{path}: has pixels of kind {image.mode}; a mask {right}")
         mask = np.array(image)
-    if num_classes is not None:
-        wrong = mask[(mask > num_classes) & (mask != IGNORE)]
-        if wrong.size:
-            raise ImageError(
-                f"{path}: holds class {wrong[0]}; allowed are 0..{num_classes} and {IGNORE}"
-            )
+    return mask if num_classes is None else check_range(path, mask, num_classes)
+
+
+def check_range(path: str | Path, mask: NDArray, num_classes: int) -> NDArray:
+    """The mask, if all it holds are 0..num_classes and 255. Raises ImageError naming the file."""
+    wrong = mask[((mask > num_classes) & (mask != IGNORE)) | (mask < 0)]
+    if wrong.size:
+        raise ImageError(
+            f"{path}: holds class {wrong[0]}; allowed are 0..{num_classes} and {IGNORE}"
+        )
     return mask
 
 

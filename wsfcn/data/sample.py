@@ -48,6 +48,10 @@ COCO_CLASSES = tuple(
 CLASSES = {"scenes": VOC_CLASSES, "voc": VOC_CLASSES, "coco": COCO_CLASSES}
 
 
+class DataError(ValueError):
+    """Data that cannot be used; one line that names the file or the setting."""
+
+
 class Sample(NamedTuple):
     """One image with what is known about it.
 

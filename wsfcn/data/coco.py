@@ -1,0 +1,162 @@
+"""MS COCO 2014, and anything else with COCO's annotations of instances."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .images import read_mask
+from .photos import Labels, Photos, find_home, read_lines
+from .sample import COCO_CLASSES, DataError
+
+
+class Thing(NamedTuple):
+    """An annotated object: its class from 1, polygons or a run-length code, whether a crowd."""
+
+    number: int
+    outline: Any
+    crowd: bool
+
+
+class Entry(NamedTuple):
+    """An annotated photo."""
+
+    file: str
+    height: int
+    width: int
+    things: list[Thing]
+
+
+class Coco(Photos):
+    """The photos of a split that have annotated objects, by their 12-digit ids.
+
+    root: the folder with images/train2014 or train2014, or the one above its coco/. split:
+    "train" and "val" mean those of 2014; "train2017" works too. Photos and their order come from
+    a list `train14_new.txt` where there is one, else from annotations/instances_train2014.json.
+    Masks are coco_seg_anno/<id>.png where that folder is, else drawn from the annotations: crowds
+    first, then objects by area, so that small ones lie on large ones. Classes are in the order of
+    their category ids. Image labels from "masks" without PNG files are the annotated categories.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        *,
+        labels: Labels = "masks",
+        classes: Sequence[str] = (),
+        limit: int = 0,
+    ) -> None:
+        year = split if split[-1:].isdigit() else f"{split}2014"
+        signs = (f"images/{year}", year)
+        self.home = find_home(root, ("", "coco", "coco2014"), signs, "COCO tree")
+        self._images = next(self.home / sign for sign in signs if (self.home / sign).exists())
+        folder = self.home / "coco_seg_anno"
+        self._masks = folder if folder.is_dir() else None
+        self._entries: dict[str, Entry] = {}
+        known: tuple[str, ...] = COCO_CLASSES
+        path = self.home / "annotations" / f"instances_{year}.json"
+        origin = self.home / f"{split}14_new.txt"
+        names = read_lines(origin) if origin.is_file() else None
+        if names is None or self._masks is None:
+            self._entries, known = read_instances(path)
+            if names is None:
+                names, origin = list(self._entries), path
+            for name in names:
+                if name not in self._entries:
+                    raise DataError(f"{origin}: {name} has no object in {path}")
+        self._year = year
+        super().__init__(origin, names, known, labels=labels, classes=classes, limit=limit)
+        if self._entries:
+            self._sources.append(path)
+        if labels == "csv":
+            self._read_csv(self.home / "labels.csv")
+            self._rows = {name.rpartition("_")[2]: row for name, row in self._rows.items()}
+
+    def image_path(self, index: int) -> Path:
+        """The file of a photo."""
+        name = self.names[index]
+        entry = self._entries.get(name)
+        return self._images / (entry.file if entry else f"COCO_{self._year}_{name}.jpg")
+
+    def mask_path(self, index: int) -> Path | None:
+        """The PNG of its mask; None where masks are drawn from the annotations."""
+        return None if self._masks is None else self._masks / f"{self.names[index]}.png"
+
+    def has_mask(self, index: int) -> bool:
+        """Every annotated photo has one."""
+        return True
+
+    def present(self, index: int, mask: NDArray[np.uint8] | None = None) -> frozenset[str]:
+        """The classes of its mask, of its annotations, or of labels.csv."""
+        if self.source == "masks" and self._masks is None:
+            things = self._entries[self.names[index]].things
+            return frozenset(self.known[thing.number - 1] for thing in things)
+        return super().present(index, mask)
+
+    def _read_mask(self, index: int) -> NDArray[np.uint8]:
+        path = self.mask_path(index)
+        if path is not None:
+            return read_mask(path, len(self.known))
+        name = self.names[index]
+        try:
+            return draw_mask(self._entries[name])
+        except ImportError:
+            raise
+        except Exception as error:  # whatever the library makes of a broken outline
+            raise DataError(f"{self._sources[-1]}: {name}: cannot be drawn ({error})") from None
+
+
+def draw_mask(entry: Entry) -> NDArray[np.uint8]:
+    """(H, W) classes of the objects: crowds first, then the larger ones before the smaller."""
+    try:
+        from pycocotools import mask as code
+    except ImportError:
+        raise ImportError("masks of COCO need pycocotools: pip install 'wsfcn[coco]'") from None
+
+    layers = []
+    for thing in entry.things:
+        outline = thing.outline
+        if not (isinstance(outline, dict) and isinstance(outline["counts"], str | bytes)):
+            outline = code.frPyObjects(outline, entry.height, entry.width)
+        runs = code.merge(outline) if isinstance(outline, list) else outline
+        layers.append((not thing.crowd, -int(code.area(runs)), thing.number, runs))
+    mask = np.zeros((entry.height, entry.width), np.uint8)
+    for *_, number, runs in sorted(layers, key=lambda layer: layer[:2]):
+        mask[code.decode(runs) > 0] = number
+    return mask
+
+
+def read_instances(path: Path) -> tuple[dict[str, Entry], tuple[str, ...]]:
+    """The photos with objects by 12-digit id, and the classes in the order of their ids.
+
+    Raises DataError naming the file. (The file of train2014 needs some 3 GB while it is read.)
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        categories = sorted(found["categories"], key=lambda category: category["id"])
+        number = {category["id"]: place for place, category in enumerate(categories, 1)}
+        entries = {
+            image["id"]: Entry(image["file_name"], image["height"], image["width"], [])
+            for image in found["images"]
+        }
+        for thing in found["annotations"]:
+            outline = thing["segmentation"]
+            if isinstance(outline, list):  # arrays need a quarter of the memory of lists
+                outline = [np.asarray(polygon, np.float64) for polygon in outline]
+            crowd = bool(thing.get("iscrowd", 0))
+            entries[thing["image_id"]].things.append(
+                Thing(number[thing["category_id"]], outline, crowd)
+            )
+        classes = tuple(str(category["name"]) for category in categories)
+        return {f"{key:012d}": entry for key, entry in entries.items() if entry.things}, classes
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: holds no instances as COCO writes them ({reason})") from None

@@ -1,0 +1,214 @@
+"""What data sets of photo files share: masks, image labels, a choice of classes, a fingerprint."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .images import SUFFIXES, read_image, read_mask
+from .labels import LabelError, Row, nearest, read_rows
+from .sample import IGNORE, DataError, Sample
+
+Labels = Literal["masks", "xml", "csv"]
+
+
+class Photos(ABC):
+    """Photos by name, read when they are asked for; the base of Voc, Coco and Folder.
+
+    origin: the list that names the photos, for messages. known: the classes that masks count,
+    from 1. labels: where image labels come from. classes: a choice of the known ones in any
+    order; pixels of the others become 255 and photos of others alone keep labels of zeros. limit:
+    at most so many photos, spread evenly over the list; 0: all.
+
+    Raises DataError for an empty list, a name that comes twice, a class that is not known.
+    """
+
+    upright = False  # whether photos are turned as their EXIF data say
+
+    def __init__(
+        self,
+        origin: Path,
+        names: Sequence[str],
+        known: Sequence[str],
+        *,
+        labels: Labels,
+        classes: Sequence[str],
+        limit: int,
+    ) -> None:
+        if not names:
+            raise DataError(f"{origin}: names no photo")
+        check_once(origin, names)
+        if len(known) >= IGNORE:
+            raise DataError(f"{origin}: {len(known)} classes; masks can count {IGNORE - 1}")
+        check_once(Path("data.classes"), classes)
+        for name in classes:
+            if name not in known:
+                raise DataError(f"data.classes: no {name!r} in {origin}; {nearest(name, known)}")
+        count = min(limit or len(names), len(names))
+        self.origin, self.source, self.known = origin, labels, tuple(known)
+        self.names = [names[place * len(names) // count] for place in range(count)]
+        self.classes = tuple(classes) or self.known
+        self._table = np.full(256, IGNORE, np.uint8)
+        self._table[[0, *(self.known.index(name) + 1 for name in self.classes)]] = range(
+            len(self.classes) + 1
+        )
+        self._sources = [origin]  # files that say something about all photos
+        self._rows: dict[str, Row] = {}
+        self._present: dict[str, frozenset[str]] = {}
+
+    @abstractmethod
+    def image_path(self, index: int) -> Path:
+        """The file of a photo."""
+
+    @abstractmethod
+    def mask_path(self, index: int) -> Path | None:
+        """The file of its mask; None where it has none, or none of its own."""
+
+    def has_mask(self, index: int) -> bool:
+        """Whether the photo has a mask."""
+        return self.mask_path(index) is not None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        index = range(len(self))[index]
+        image = read_image(self.image_path(index), upright=self.upright)
+        mask = self._read_mask(index)
+        if mask is not None and mask.shape != image.shape[:2]:
+            (height, width), (high, wide) = mask.shape, image.shape[:2]
+            place = self.mask_path(index) or f"{self.origin}: {self.names[index]}"
+            raise DataError(
+                f"{place}: the mask has {width} x {height} px, {self.image_path(index)} has "
+                f"{wide} x {high}"
+            )
+        present = self.present(index, mask)
+        labels = np.array([name in present for name in self.classes], np.float32)
+        return Sample(self.names[index], image, labels, None if mask is None else self._table[mask])
+
+    def present(self, index: int, mask: NDArray[np.uint8] | None = None) -> frozenset[str]:
+        """The known classes in a photo, by the source that was chosen.
+
+        mask: the photo's, if it was read already. Raises DataError where the source says nothing.
+        """
+        name = self.names[index]
+        if name not in self._present:
+            if self.source == "masks":
+                mask = self._read_mask(index) if mask is None else mask
+                if mask is None:
+                    raise DataError(f"{self.image_path(index)}: has no mask, so no image label")
+                found = np.unique(mask[(mask > 0) & (mask < IGNORE)])
+                if not len(found):
+                    raise DataError(f"{self.mask_path(index)}: shows no object, so no image label")
+                names: Iterable[str] = (self.known[value - 1] for value in found)
+            elif self.source == "csv":
+                if name not in self._rows:
+                    raise LabelError(f"{self._sources[-1]}: has no line for {name}")
+                names = self._rows[name].classes
+            else:
+                names = self._named_in_xml(index)
+            self._present[name] = frozenset(names)
+        return self._present[name]
+
+    def masked(self) -> Self:
+        """The photos that have a mask."""
+        kept = [name for index, name in enumerate(self.names) if self.has_mask(index)]
+        part = copy.copy(self)
+        part.names = kept
+        return part
+
+    def fingerprint(self) -> str:
+        """Changes with the names, sizes and times of the photos and of what labels them."""
+        digest = hashlib.sha256()
+        for path in self._files():
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise DataError(f"{path}: {error.strerror}") from None
+            digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def _files(self) -> Iterable[Path]:
+        yield from self._sources
+        for index in range(len(self)):
+            yield self.image_path(index)
+            path = {"masks": self.mask_path, "xml": self._xml_path}.get(self.source)
+            if path is not None and (found := path(index)) is not None:
+                yield found
+
+    def _read_mask(self, index: int) -> NDArray[np.uint8] | None:
+        """(H, W) of the known classes."""
+        path = self.mask_path(index)
+        return None if path is None else read_mask(path, len(self.known))
+
+    def _read_csv(self, path: Path) -> None:
+        """Take the image labels of a file whose first column has names with or without ending."""
+        self._sources.append(path)
+        for row in read_rows(path):
+            for name in row.classes:
+                if name not in self.known:
+                    hint = nearest(name, self.known)
+                    raise LabelError(f"{row.where}: unknown class {name!r}; {hint}")
+            self._rows[name_of(row.file)] = row
+
+    def _xml_path(self, index: int) -> Path | None:
+        return None
+
+    def _named_in_xml(self, index: int) -> Iterable[str]:
+        raise DataError(f"data.labels: {type(self).__name__.lower()} has no labels in XML")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list that say something. DataError for a file with one twice or unreadable."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not UTF-8 text") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    check_once(path, lines)
+    return lines
+
+
+def name_of(file: str) -> str:
+    """A photo's name: its file without the ending."""
+    path = PurePosixPath(file)
+    return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else file
+
+
+def check_once(origin: Path, names: Sequence[str]) -> None:
+    """DataError naming the origin and the first name that comes twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f"{origin}: names {name} twice")
+        seen.add(name)
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Class names, one a line, in the order of their numbers; a first "background" is dropped."""
+    names = read_lines(path)
+    names = names[1:] if names[:1] == ["background"] else names
+    if not names:
+        raise DataError(f"{path}: names no class")
+    return tuple(names)
+
+
+def find_home(root: str | Path, places: Sequence[str], signs: Sequence[str], what: str) -> Path:
+    """The first of the places below root that holds one of the signs. DataError if none does."""
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    for place in places:
+        if any((root / place / sign).exists() for sign in signs):
+            return root / place
+    below = ", ".join(place for place in places if place)
+    raise DataError(f"{root}: holds no {what} ({' or '.join(signs)}, here or below {below})")

@@ -1,0 +1,213 @@
+"""PASCAL VOC 2012, its training images augmented by SBD, and any tree laid out like VOC."""
+
+from __future__ import annotations
+
+import io
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .images import SUFFIXES, ImageError, check_range
+from .photos import Labels, Photos, find_home, read_classes, read_lines
+from .sample import VOC_CLASSES, DataError
+
+PLACES = ("", "VOC2012", "VOCdevkit/VOC2012", "voc/VOCdevkit/VOC2012")
+SBD = ("sbd/benchmark_RELEASE/dataset", "benchmark_RELEASE/dataset", "sbd/dataset")
+# Lists as published with the released codes: "image mask" a line, relative to the data root.
+PUBLISHED = {
+    "train": "train_voc.txt",
+    "val": "val_voc.txt",
+    "train_aug": "train_augvoc.txt",
+    "test": "test.txt",
+}
+Pairs = dict[str, tuple[Path, Path | None]]
+
+
+class Voc(Photos):
+    """The photos of a split.
+
+    root: the folder with JPEGImages, or one above it (VOCdevkit, or the published data root with
+    `voc/VOCdevkit/VOC2012` and `sbd/benchmark_RELEASE/dataset`). split: a list of
+    ImageSets/Segmentation or ImageSets, a published list beside the data, or a .txt file; photos
+    of "test" have no masks and no labels. "train_aug" is SBD's train and val and VOC's train
+    without VOC's val (10,582 photos) with the masks of SBD where it has the photo; without SBD it
+    is SegmentationClassAug less VOC's val, or what a list trainaug.txt names.
+
+    A file classes.txt names other classes than VOC's. With labels from XML (every object counts,
+    difficult ones too) or labels.csv, masks may be missing. Photos keep the orientation they are
+    stored in, as their masks do.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        *,
+        labels: Labels = "masks",
+        classes: Sequence[str] = (),
+        limit: int = 0,
+    ) -> None:
+        places = (*PLACES, "voc_test/VOCdevkit/VOC2012")
+        if split == "test":  # the published layout has photos of the test in a tree of their own
+            places = (places[-1], *places[:-1])
+        self.home = find_home(root, places, ("JPEGImages",), "VOC tree")
+        self.root = Path(root).expanduser()
+        self._test = Path(split).stem == "test"
+        origin, self._pairs = self._augmented() if split == "train_aug" else self._listed(split)
+        named = self.home / "classes.txt"
+        known = read_classes(named) if named.exists() else VOC_CLASSES
+        names = list(self._pairs)
+        super().__init__(origin, names, known, labels=labels, classes=classes, limit=limit)
+        if labels == "csv":
+            self._read_csv(self.home / "labels.csv")
+
+    def image_path(self, index: int) -> Path:
+        """The file of a photo, which need not be a .jpg."""
+        path = self._pairs[self.names[index]][0]
+        if not path.exists():
+            found = (path.with_name(path.stem + suffix) for suffix in sorted(SUFFIXES))
+            return next((other for other in found if other.exists()), path)
+        return path
+
+    def mask_path(self, index: int) -> Path | None:
+        """The file of its mask: PNG, or .mat of SBD."""
+        path = self._pairs[self.names[index]][1]
+        if path is not None and path.parent.name == "cls_png" and not path.exists():
+            original = path.parents[1] / "cls" / f"{path.stem}.mat"
+            path = original if original.exists() else path
+        return path if path is not None and (self.source == "masks" or path.exists()) else None
+
+    def present(self, index: int, mask: NDArray[np.uint8] | None = None) -> frozenset[str]:
+        """The known classes in a photo by the chosen source; none for photos of the test."""
+        return frozenset() if self._test else super().present(index, mask)
+
+    def _above(self) -> list[Path]:
+        """Where the data root may be."""
+        home = self.home.absolute()
+        return [self.root, home, *home.parents[:3]]
+
+    def _listed(self, split: str) -> tuple[Path, Pairs]:
+        """The list of a split, and its photos and masks by name."""
+        sets = [self.home / "ImageSets" / "Segmentation", self.home / "ImageSets"]
+        files = [folder / f"{split}.txt" for folder in sets]
+        files += [above / PUBLISHED[split] for above in self._above() if split in PUBLISHED]
+        if split.endswith(".txt"):
+            files = [self.root / split, Path(split).expanduser()]
+        path = next((file for file in files if file.is_file()), None)
+        if path is None:
+            known = sorted({file.stem for folder in sets for file in folder.glob("*.txt")})
+            raise DataError(
+                f"{self.home}: no list of split {split!r} in ImageSets; "
+                f"there {'is' if len(known) == 1 else 'are'} {', '.join(known) or 'none'}"
+            )
+        lines = read_lines(path)
+        if lines and "/" in lines[0]:
+            return path, self._published(path, lines)
+        return path, {name: self._pair(name) for name in lines}
+
+    def _pair(self, name: str) -> tuple[Path, Path | None]:
+        mask = self.home / "SegmentationClass" / f"{name}.png"
+        return self.home / "JPEGImages" / f"{name}.jpg", None if self._test else mask
+
+    def _published(self, path: Path, lines: list[str]) -> Pairs:
+        pairs: Pairs = {}
+        base: Path | None = None
+        for number, line in enumerate(lines, 1):
+            image, *masks = (part.lstrip("/") for part in line.split())
+            if len(masks) > 1:
+                raise DataError(f"{path} line {number}: needs 'image mask', found {line!r}")
+            if base is None:
+                base = next((above for above in self._above() if (above / image).exists()), None)
+                if base is None:
+                    raise DataError(f"{path} line {number}: no {image} below {self.root}")
+            if Path(image).stem in pairs:
+                raise DataError(f"{path} line {number}: names {Path(image).stem} twice")
+            pairs[Path(image).stem] = (base / image, base / masks[0] if masks else None)
+        return pairs
+
+    def _augmented(self) -> tuple[Path, Pairs]:
+        """train_aug from whatever of its sources is there."""
+        sets = self.home / "ImageSets"
+        spelt = ("Segmentation/train_aug", "Segmentation/trainaug", "train_aug", "trainaug")
+        lists = (sets / f"{name}.txt" for name in spelt)
+        listed = next((path for path in lists if path.is_file()), None)
+        published = [above / PUBLISHED["train_aug"] for above in self._above()]
+        if listed is None and any(file.is_file() for file in published):
+            return self._listed("train_aug")
+        found = self._sbd()
+        if not found and (folder := self.home / "SegmentationClassAug").is_dir():
+            found = {mask.stem: (self._pair(mask.stem)[0], mask) for mask in folder.glob("*.png")}
+        if listed is not None:
+            names = read_lines(listed)
+        elif found:
+            left_out = set(self._listed("val")[1])
+            names = sorted((found.keys() | self._listed("train")[1].keys()) - left_out)
+        else:
+            raise DataError(
+                f"{self.root}: train_aug needs {SBD[0]}, or SegmentationClassAug or "
+                f"ImageSets/trainaug.txt in {self.home}"
+            )
+        return listed or sets, {n: found.get(n) or self._pair(n) for n in names}
+
+    def _sbd(self) -> Pairs:
+        """Photos and masks of SBD by name; nothing where there is no SBD."""
+        places = [above / place for above in self._above() for place in SBD]
+        home = next((place for place in places if place.is_dir()), None)
+        if home is None:
+            return {}
+        masks = next((home / f for f in ("cls_png", "cls") if (home / f).is_dir()), None)
+        if masks is None:
+            raise DataError(f"{home}: has neither cls (.mat) nor cls_png")
+        suffix = ".png" if masks.name == "cls_png" else ".mat"
+        lists = [home / "train.txt", home / "val.txt"]
+        if any(file.is_file() for file in lists):
+            names = [name for file in lists for name in read_lines(file)]
+        else:
+            names = [file.stem for file in masks.glob(f"*{suffix}")]
+        images = home / "img" if (home / "img").is_dir() else self.home / "JPEGImages"
+        return {name: (images / f"{name}.jpg", masks / f"{name}{suffix}") for name in names}
+
+    def _read_mask(self, index: int) -> NDArray[np.uint8] | None:
+        path = self.mask_path(index)
+        if path is None or path.suffix != ".mat":
+            return super()._read_mask(index)
+        return read_mat(path, len(self.known))
+
+    def _xml_path(self, index: int) -> Path | None:
+        return self.home / "Annotations" / f"{self.names[index]}.xml"
+
+    def _named_in_xml(self, index: int) -> Iterable[str]:
+        path = self.home / "Annotations" / f"{self.names[index]}.xml"
+        try:
+            objects = ElementTree.parse(path).getroot().findall("object")
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from None
+        except (ElementTree.ParseError, ValueError) as error:
+            raise DataError(f"{path}: is not XML ({error})") from None
+        names = {(thing.findtext("name") or "").strip() for thing in objects}
+        if not names:
+            raise DataError(f"{path}: names no object")
+        for name in sorted(names - set(self.known)):
+            raise DataError(f"{path}: unknown class {name!r}")
+        return names
+
+
+def read_mat(path: Path, num_classes: int) -> NDArray[np.uint8]:
+    """The field GTcls.Segmentation of an SBD file. Raises ImageError naming the file."""
+    from scipy.io import loadmat
+
+    try:
+        file = io.BytesIO(path.read_bytes())
+        found = loadmat(file, squeeze_me=True, struct_as_record=False)["GTcls"].Segmentation
+        mask = np.asarray(found)
+        if mask.ndim != 2 or mask.dtype.kind not in "iu":
+            raise ValueError(f"{mask.ndim} dimensions of {mask.dtype}")
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except Exception as error:  # damaged files make the decoder raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{path}: holds no GTcls.Segmentation ({reason})") from None
+    return check_range(path, mask, num_classes).astype(np.uint8)
