@@ -155,7 +155,7 @@ def filmstrip(
         axes.set_title(f"\n{head}", fontsize=10)
     for start, end, phase, colour in (
         (0, during, "warm-up: image labels alone", GREY),
-        (during, len(epochs), "mask loss: the masks teach the masks", BLUE),
+        (during, len(epochs), "with the mask loss", BLUE),
     ):
         if end > start:
             name = phase if end - start > 2 else phase.split(":")[0]
