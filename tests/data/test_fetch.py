@@ -1,0 +1,420 @@
+"""Downloads from a local server that fails in the usual ways, and archives that are not safe."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import stat
+import tarfile
+import threading
+import time
+import zipfile
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from wsfcn.data import fetch as module
+from wsfcn.data.fetch import CHUNK, SETS, Archive, FetchError, fetch, unpack
+
+TIMEOUT = 0.5
+
+
+def tar(members: dict[str, bytes], kind: str = "w") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=kind) as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+CONTENT = bytes(range(256)) * 4000  # 1 MB: several reads of the client
+ARCHIVE = tar({"top/kit/a.txt": b"first", "top/kit/sub/b.bin": CONTENT, "top/code/c": b"no"})
+
+
+class Server(ThreadingHTTPServer):
+    """`requests` are (path, Range header) in order; each path fails in its own way."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests: list[tuple[str, str | None]] = []
+        self.release = threading.Event()
+        self.broken = 0
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        pass  # clients that leave are expected
+
+    def url(self, way: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{way}/archive.tar"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        way = self.path.split("/")[1]
+        wanted = self.headers.get("Range")
+        self.server.requests.append((way, wanted))
+        getattr(self, way.replace("-", "_"))(wanted)
+        self.close_connection = True
+
+    def send(self, body, start=0, cut=None, status=None, length=True):
+        self.send_response(status or (206 if start else 200))
+        if length:
+            self.send_header("Content-Length", str(len(body) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body[start:cut])
+        self.wfile.flush()
+
+    @staticmethod
+    def start(wanted):
+        return int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+
+    def good(self, wanted):
+        start = self.start(wanted)
+        if start > len(ARCHIVE):
+            return self.send(b"", status=416)
+        self.send(ARCHIVE, start)
+
+    def ignores_range(self, wanted):
+        self.send(ARCHIVE)
+
+    def missing(self, wanted):
+        self.send(b"no such file", status=404)
+
+    def login_page(self, wanted):
+        self.send(b"<html>please log in</html>")
+
+    def wrong(self, wanted):
+        self.send(ARCHIVE[:-1] + b"\x01")
+
+    def truncates(self, wanted):
+        self.send(ARCHIVE, cut=6 * CHUNK)
+
+    def truncates_without_length(self, wanted):
+        self.send(ARCHIVE, cut=6 * CHUNK, length=False)
+
+    def breaks_twice(self, wanted):
+        start = self.start(wanted)
+        self.server.broken += 1
+        self.send(ARCHIVE, start, start + 4 * CHUNK if self.server.broken < 3 else None)
+
+    def stalls(self, wanted):
+        self.send(ARCHIVE, cut=4 * CHUNK)
+        self.server.release.wait(20)
+
+    def silent(self, wanted):
+        self.server.release.wait(20)
+
+    def other_range(self, wanted):
+        self.send(ARCHIVE, self.start(wanted) + 1) if wanted else self.truncates(wanted)
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.release.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def sets(server):
+    def build(*ways, body=ARCHIVE, **changes):
+        values = {
+            "name": "archive.tar",
+            "size": len(body),
+            "sources": tuple(server.url(way) for way in ways),
+            "top": "top/kit",
+            "target": "set/kit",
+            "sha256": hashlib.sha256(body).hexdigest(),
+        }
+        return {"demo": (Archive(**values | changes),)}
+
+    return build
+
+
+def got(folder: Path) -> bool:
+    """The set is there, whole, and nothing else."""
+    files = {str(f.relative_to(folder)): f for f in folder.rglob("*") if f.is_file()}
+    assert sorted(files) == ["set/kit/a.txt", "set/kit/sub/b.bin"]
+    return files["set/kit/sub/b.bin"].read_bytes() == CONTENT
+
+
+def test_a_good_source(server, sets, tmp_path):
+    lines = []
+    found = fetch("demo", tmp_path / "new" / "data", sets=sets("good"), say=lines.append)
+    assert found == [tmp_path / "new/data/set/kit"]
+    assert got(tmp_path / "new/data")
+    assert server.url("good") in lines[0] and "1.0 MB" in lines[0]
+
+
+def test_a_second_call_finds_what_is_there(server, sets, tmp_path):
+    fetch("demo", tmp_path, sets=sets("good"), say=lambda _: None)
+    lines = []
+    assert fetch("demo", tmp_path, sets=sets("missing"), say=lines.append)
+    assert lines == [f"{tmp_path / 'set/kit'}: is there already"]
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("missing", "404 Not Found"),
+        ("login-page", "offers 26 bytes where the file has"),
+        ("wrong", "wrong bytes (sha256 "),
+        ("truncates", "broke off after 393216"),
+        ("truncates-without-length", "broke off after 393216"),
+        ("stalls", "no data for 0.5 s"),
+        ("silent", "no data for 0.5 s"),
+    ],
+)
+def test_a_bad_source_is_named_and_the_next_one_helps(server, sets, tmp_path, way, reason):
+    lines = []
+    begin = time.monotonic()
+    fetch("demo", tmp_path, sets=sets(way, "good"), timeout=TIMEOUT, say=lines.append)
+    assert got(tmp_path)
+    [note] = [line for line in lines if line.startswith("note:")]
+    assert server.url(way) in note and reason in note
+    assert time.monotonic() - begin < 10
+    assert server.requests[-1][0] == "good"
+
+
+@pytest.mark.parametrize("way", ["missing", "wrong", "truncates", "stalls", "login-page"])
+def test_where_no_source_helps_one_line_names_them_all(server, sets, tmp_path, way):
+    with pytest.raises(FetchError) as caught:
+        fetch("demo", tmp_path, sets=sets(way, "silent"), timeout=TIMEOUT, say=lambda _: None)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(text in message for text in ("archive.tar", server.url(way), server.url("silent")))
+    assert "no data for 0.5 s" in message
+    assert not (tmp_path / "set/kit").exists() and not (tmp_path / "archive.tar").exists()
+
+
+def test_a_server_that_is_not_there(server, sets, tmp_path):
+    archive = replace(sets()["demo"][0], sources=("http://127.0.0.1:9/x.tar",))
+    with pytest.raises(FetchError, match="cannot be reached"):
+        fetch("demo", tmp_path, sets={"demo": (archive,)}, say=lambda _: None)
+
+
+def test_a_broken_download_goes_on_where_it_ended(server, sets, tmp_path):
+    fetch("demo", tmp_path, sets=sets("breaks-twice"), timeout=TIMEOUT, say=lambda _: None)
+    assert got(tmp_path)
+    ranges = [wanted for _, wanted in server.requests]
+    assert ranges == [None, "bytes=262144-", "bytes=524288-"]
+
+
+def test_another_source_and_a_later_call_go_on_too(server, sets, tmp_path):
+    with pytest.raises(FetchError):
+        fetch("demo", tmp_path, sets=sets("stalls"), timeout=TIMEOUT, say=lambda _: None)
+    assert (tmp_path / "archive.tar.part").stat().st_size == 4 * CHUNK
+    server.requests.clear()
+    fetch("demo", tmp_path, sets=sets("missing", "good"), say=lambda _: None)
+    assert got(tmp_path)
+    assert server.requests == [("missing", "bytes=262144-"), ("good", "bytes=262144-")]
+
+
+def test_a_server_without_ranges_starts_anew(server, sets, tmp_path):
+    (tmp_path / "archive.tar.part").write_bytes(ARCHIVE[:500_000])
+    fetch("demo", tmp_path, sets=sets("ignores-range"), say=lambda _: None)
+    assert got(tmp_path)
+    assert server.requests == [("ignores-range", "bytes=500000-")]
+
+
+def test_a_wrong_part_is_thrown_away_and_the_source_asked_again(server, sets, tmp_path):
+    (tmp_path / "archive.tar.part").write_bytes(b"x" * 1000)
+    fetch("demo", tmp_path, sets=sets("good"), say=lambda _: None)
+    assert got(tmp_path)
+    assert server.requests == [("good", "bytes=1000-"), ("good", None)]
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(server, sets, tmp_path):
+    (tmp_path / "archive.tar.part").write_bytes(b"x" * (len(ARCHIVE) + 5))
+    fetch("demo", tmp_path, sets=sets("good"), say=lambda _: None)
+    assert got(tmp_path)
+
+
+def test_an_answer_with_another_range_is_not_glued_on(server, sets, tmp_path):
+    lines = []
+    fetch("demo", tmp_path, sets=sets("other-range", "good"), say=lines.append)
+    assert got(tmp_path)
+    assert any("another range" in line for line in lines)
+
+
+def test_a_whole_part_of_a_killed_process_needs_no_server(server, sets, tmp_path):
+    (tmp_path / "archive.tar.part").write_bytes(ARCHIVE)
+    fetch("demo", tmp_path, sets=sets("missing"), say=lambda _: None)
+    assert got(tmp_path) and server.requests == []
+
+
+def test_an_archive_put_there_by_hand_is_used_and_kept(server, sets, tmp_path):
+    (tmp_path / "archive.tar").write_bytes(ARCHIVE)
+    fetch("demo", tmp_path, sets=sets("missing"), say=lambda _: None)
+    assert server.requests == []
+    (tmp_path / "archive.tar").unlink()
+    assert got(tmp_path)
+
+
+def test_md5_serves_where_no_sha256_is_known(server, sets, tmp_path):
+    md5 = hashlib.md5(ARCHIVE).hexdigest()
+    lines = []
+    chosen = sets("wrong", "good", sha256=None, md5=md5)
+    fetch("demo", tmp_path, sets=chosen, say=lines.append)
+    assert got(tmp_path)
+    assert any("wrong bytes (md5" in line for line in lines)
+
+
+def test_without_a_checksum_the_one_received_is_told_and_nothing_is_resumed(server, sets, tmp_path):
+    (tmp_path / "archive.tar.part").write_bytes(ARCHIVE[:1000])
+    lines = []
+    fetch("demo", tmp_path, sets=sets("good", sha256=None, size=0), say=lines.append)
+    assert got(tmp_path)
+    assert server.requests == [("good", None)]
+    assert any(hashlib.sha256(ARCHIVE).hexdigest() in line for line in lines)
+
+
+def test_a_small_disk_is_told_before_anything_is_loaded(server, sets, tmp_path, monkeypatch):
+    usage = type(shutil.disk_usage(tmp_path))(10, 10, 1_500_000)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(FetchError, match=r"needs 2.1 MB .* 1.5 MB are free; .*--to"):
+        fetch("demo", tmp_path / "there", sets=sets("good"), say=lambda _: None)
+    assert server.requests == [] and not (tmp_path / "there").exists()
+
+
+def test_a_name_that_is_not_known(tmp_path):
+    with pytest.raises(ValueError, match="no data set 'voc2007'; known: voc2012, sbd, coco2014"):
+        fetch("voc2007", tmp_path)
+
+
+def test_the_sources_of_the_real_sets_are_complete():
+    names = [archive.name for archives in SETS.values() for archive in archives]
+    assert len(set(names)) == len(names) == 5
+    for archive in sum(SETS.values(), ()):
+        assert archive.checksum.startswith("sha256:") and len(archive.sha256) == 64
+        assert len(archive.md5) == 32 and archive.size > 10**8
+        assert len(archive.sources) >= 2
+        assert all(url.endswith("/" + archive.name) for url in archive.sources)
+
+
+# Archives
+
+
+def special(name, kind=None, **values):
+    """A tar with one good file and one member of that kind."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        good = tarfile.TarInfo("top/good.txt")
+        file.addfile(good)
+        info = tarfile.TarInfo(name)
+        info.type = kind or tarfile.REGTYPE
+        for key, value in values.items():
+            setattr(info, key, value)
+        file.addfile(info)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (special("../escape.txt"), "would leave its folder"),
+        (special("top/../../escape.txt"), "would leave its folder"),
+        (special("/tmp/escape.txt"), "would leave its folder"),
+        (special("top\\..\\escape.txt"), "would leave its folder"),
+        (special("C:/escape.txt"), "would leave its folder"),
+        (special("top/link", tarfile.SYMTYPE, linkname="/etc"), "is a link"),
+        (special("top/link", tarfile.LNKTYPE, linkname="top/good.txt"), "is a link"),
+        (special("top/null", tarfile.CHRTYPE), "is a device"),
+        (special("top/pipe", tarfile.FIFOTYPE), "is a device"),
+        (special("top/good.txt"), "two members"),
+        (special("top/good.txt/below"), "two members"),
+        (tar({"top/a": CONTENT}, "w:gz")[:-2000], "no sound archive"),
+        (tar({"top/a": CONTENT})[:700_000], "no sound archive"),
+        (b"neither tar nor zip" * 100, "no sound archive"),
+        (tar({"other/a": b""}), "holds no files in top"),
+    ],
+)
+def test_an_unsafe_or_damaged_archive_leaves_nothing(tmp_path, body, reason):
+    path = tmp_path / "archive"
+    path.write_bytes(body)
+    with pytest.raises(FetchError, match=reason) as caught:
+        unpack(path, tmp_path / "data/kit", "top")
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*")) == ["archive", "data"]
+
+
+def zipped(*members) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content, mode in members:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            file.writestr(info, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ([("top/a", "", 0), ("top/link", "/etc/passwd", stat.S_IFLNK | 0o777)], "is a link"),
+        ([("top/a", "", 0), ("top/null", "", stat.S_IFCHR | 0o666)], "is a device"),
+        ([("top/a", "", 0), ("top/../../b", "", 0)], "would leave"),
+    ],
+)
+def test_an_unsafe_zip_leaves_nothing(tmp_path, members, reason):
+    path = tmp_path / "archive"
+    path.write_bytes(zipped(*members))
+    with pytest.raises(FetchError, match=reason):
+        unpack(path, tmp_path / "kit", "top")
+    assert os.listdir(tmp_path) == ["archive"]
+
+
+def test_a_zip_and_a_compressed_tar_are_unpacked(tmp_path):
+    body = zipped(("top/", "", 0), ("top/ä.txt", "text", 0o644), ("else/b", "no", 0))
+    (tmp_path / "a.zip").write_bytes(body)
+    unpack(tmp_path / "a.zip", tmp_path / "zip", "top")
+    assert [(f.name, f.read_text()) for f in (tmp_path / "zip").iterdir()] == [("ä.txt", "text")]
+    (tmp_path / "a.tgz").write_bytes(tar({"./top/b": b"text"}, "w:gz"))
+    unpack(tmp_path / "a.tgz", tmp_path / "tgz", "top")
+    assert (tmp_path / "tgz/b").read_bytes() == b"text"
+
+
+def test_a_damaged_member_of_a_zip_leaves_nothing(tmp_path):
+    body = bytearray(zipped(("top/a", "x" * 1000, 0)))
+    body[200] ^= 1
+    (tmp_path / "a.zip").write_bytes(body)
+    with pytest.raises(FetchError, match="no sound archive"):
+        unpack(tmp_path / "a.zip", tmp_path / "zip", "top")
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    (tmp_path / ".kit.unpacking").mkdir()
+    (tmp_path / ".kit.unpacking/old").write_text("half")
+    (tmp_path / "a.tar").write_bytes(tar({"top/b": b"text"}))
+    unpack(tmp_path / "a.tar", tmp_path / "kit", "top")
+    assert [f.name for f in tmp_path.rglob("*") if f.is_file()].count("old") == 0
+    assert os.listdir(tmp_path / "kit") == ["b"]
+
+
+def test_a_disk_that_cannot_hold_what_is_unpacked(tmp_path, monkeypatch):
+    (tmp_path / "a.tar").write_bytes(ARCHIVE)
+    usage = type(shutil.disk_usage(tmp_path))(10, 10, 1000)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(FetchError, match=r"unpacking needs 1.0 MB, 1.0 kB are free"):
+        unpack(tmp_path / "a.tar", tmp_path / "kit", "top/kit")
+    assert os.listdir(tmp_path) == ["a.tar"]
