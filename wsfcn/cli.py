@@ -37,6 +37,10 @@ def train(argv: list[str]) -> int:
     start = flags.TrainArguments(flags.find_recipe(argv[0]))
     arguments = flags.parse(flags.TrainArguments, f"train {argv[0]}", argv[1:], start)
     recipe = arguments.recipe
+    if arguments.data is not None:
+        if recipe.data.kind == "scenes":
+            raise ValueError(f"--data: {recipe.name} draws its images; photos need lite_folder")
+        recipe = recipe.change({"data.root": str(arguments.data)})
     folder = check_output_folder(arguments.out or Path("runs") / recipe.name.replace("/", "-"))
     from .train import train as run_training
 
@@ -92,6 +96,7 @@ def segment(argv: list[str]) -> int:
     from .data.labels import LabelError, read_labels
     from .predict import segment as segment_photo
     from .predict import working_size
+    from .show.gallery import Gallery
     from .show.segmentation import percent
 
     base = model.recipe.protocol
@@ -99,6 +104,7 @@ def segment(argv: list[str]) -> int:
     size = working_size(model, arguments.size)
     labels = read_labels(arguments.labels, model.classes, photos) if arguments.labels else None
     failed = len(missing)
+    gallery = Gallery() if arguments.page else None
     for photo in tqdm(photos, desc="segment", unit="photo", disable=len(photos) < 2):
         try:
             known = None if labels is None else labels.get(photo.resolve())
@@ -111,12 +117,16 @@ def segment(argv: list[str]) -> int:
             failed += 1
             _complain(_message(error))
         else:
+            if gallery is not None:
+                gallery.add(result, photo.name)
             areas = result.areas()
             found = ", ".join(f"{name} {percent(areas[name])}" for name in result.found)
             line = f"{photo}: {found or 'no class found'} -> {overlay}"
             tqdm.write(_printable(line), file=sys.stdout)
     if failed == len(photos) + len(missing):
         return 2
+    if gallery is not None:
+        print(f"page: {gallery.save(out)}")
     return 1 if failed else 0
 
 
@@ -178,12 +188,20 @@ def weights(argv: list[str]) -> int:
     return 0
 
 
+def data(argv: list[str]) -> int:
+    """`wsfcn data fetch NAME` and `wsfcn data check DIR`."""
+    from .cli_data import data as run_command
+
+    return run_command(argv)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train, "train a recipe from image labels"),
     "evaluate": (evaluate, "score the masks of a model on the data of its recipe"),
     "segment": (segment, "segment photos: overlay with legend, index mask and JSON for each"),
     "run": (run, "execute a notebook with checked parameters"),
     "params": (params, "parameters and FLOPs of the paper's networks, beside its tables"),
+    "data": (data, "fetch a published data set, or check one for what is wrong with it"),
     "weights": (weights, "import the authors' weight files, or export to their layout"),
 }
 

@@ -125,6 +125,8 @@ class Score:
     confusion: tuple[tuple[int, ...], ...] = field(repr=False)
 
     def __str__(self) -> str:
+        if not self.images:
+            return "not scored: no image has a mask"
         return (
             f"mIoU {100 * self.mean_iou:.2f}  PixAcc {100 * self.pixel_accuracy:.2f}  "
             f"({self.images} images; {self.protocol.describe()})"

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
+from .data.photos import Photos
 from .data.sample import Dataset
 from .data.transforms import augment, rng, to_tensor
 from .model.layers import resize
@@ -82,7 +83,7 @@ class FeatureCache:
         return FeatureBatch(low, high, image, labels)
 
 
-def _key(recipe: Recipe) -> str:
+def _key(recipe: Recipe, dataset: Dataset) -> str:
     # Only what the features depend on, so that seeds and ablation rows find the same cache.
     facts = {
         "format": FORMAT,
@@ -91,6 +92,8 @@ def _key(recipe: Recipe) -> str:
         "backbone": [recipe.model.backbone, recipe.model.pretrained, recipe.model.frozen],
         "views": recipe.train.views,
     }
+    if isinstance(dataset, Photos):  # files change, scenes do not
+        facts["files"] = dataset.fingerprint()
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -103,7 +106,7 @@ def cached_features(
     Augmentation is keyed by (data.seed, view, index): runs of other training seeds share it.
     """
     count, views = len(dataset), recipe.train.views
-    folder = cache_folder() / "features" / _key(recipe)
+    folder = cache_folder() / "features" / _key(recipe, dataset)
     if folder.is_dir():
         return FeatureCache(folder, count)
     folder.parent.mkdir(parents=True, exist_ok=True)

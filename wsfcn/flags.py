@@ -64,6 +64,8 @@ class TrainArguments:
     """Train a recipe from image labels; every setting of the recipe is a flag."""
 
     recipe: Annotated[Recipe, arg(name="")]
+    data: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder of the photos: sets data.root."""
     out: Path | None = None
     """Folder of the run; default runs/NAME."""
     resume: bool = False
@@ -105,6 +107,8 @@ class SegmentArguments:
     """Longest side in px at which the network works; default twice its training crop."""
     labels: Path | None = None
     """CSV of known image labels, 'file, class; class' a line."""
+    page: bool = False
+    """Also write index.html, one page of all the photos with their masks."""
     protocol: Annotated[ProtocolFlags, arg(name="")] = ProtocolFlags()
 
 

@@ -109,7 +109,9 @@ class RunFolder:
         """Write the finished network, then its score, which marks the run as finished."""
         if not self.writes:
             return
-        build.save(model, self.folder / "model.safetensors", {"mean_iou": score.mean_iou})
+        build.save(
+            model, self.folder / "model.safetensors", {"mean_iou": score.to_dict()["mean_iou"]}
+        )
         score.save(self.folder / "score.json")
 
     def _paths(self, epoch: int) -> tuple[Path, Path]:

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from . import build
 from .data import build as build_data
+from .data import scored
 from .data.sample import Dataset
 from .evaluate import Score, evaluate
 from .features import FeatureCache, Views, cached_features
@@ -188,6 +189,10 @@ def train(
     fabric = fabric or _fabric(recipe.train.precision)
     fabric.launch()
     train_data, val_data = datasets or build_data(recipe.data)
+    val_data = scored(val_data)
+    if not len(val_data):
+        warnings.warn("no validation image has a mask, so nothing is scored", stacklevel=2)
+        monitor = 0
     if not recipe.model.pretrained and not recipe.model.backbone.startswith("efficientnet"):
         warnings.warn(
             f"{recipe.model.backbone} starts from random weights; model.pretrained takes the file "

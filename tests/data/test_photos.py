@@ -58,6 +58,7 @@ def photos(folder, count):
     (folder / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
 
 
+@pytest.mark.timeout(600)  # seconds alone, minutes on a busy machine
 def test_three_commands_lead_from_labels_to_a_page_of_masks(tmp_path, monkeypatch, capsys):
     section = README.split("## Your own photos")[1].split("\n## ")[0]
     commands = re.findall(r"^\.venv/bin/wsfcn (.*?)(?: +#.*)?$", section, re.MULTILINE)
@@ -95,9 +96,7 @@ def test_a_coco_tree_trains_and_is_scored(coco, tmp_path):
         SMALL | {"data.kind": "coco", "data.root": str(coco), "data.labels": "masks"}
     )
     classes = ("dog", "toothbrush", "frisbee")
-    score = train(
-        recipe.change({"data.classes": classes}), tmp_path / "run", progress=False
-    ).score
+    score = train(recipe.change({"data.classes": classes}), tmp_path / "run", progress=False).score
     assert list(score.per_class) == ["background", *classes] and score.images == 2
 
 

@@ -30,7 +30,9 @@ def build_split(data: Data, part: str) -> Dataset:
     if data.kind == "scenes":
         return SceneSet(data.scenes, count, data.seed, "train" if first else "val")
     if not data.root:
-        raise DataError(f"data.root: kind {data.kind!r} needs the folder of its photos")
+        raise DataError(
+            f"data.root: kind {data.kind!r} needs the folder of its photos (--data DIR)"
+        )
     return KINDS[data.kind](
         data.root,
         data.train_split if first else data.val_split,
