@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from typing import Protocol as Interface
 
 import numpy as np
 import torch
@@ -17,96 +17,24 @@ from PIL import Image
 from torch import Tensor
 
 from .data.transforms import to_tensor
-from .model.layers import resize
+from .pool import in_order
 from .protocols import Protocol, given_image_labels, single_scale
 from .segmentation import Segmentation
 from .settings import SettingsError
-from .weak.crf import dense_crf
+from .views import SMALLEST_INPUT, Merged, NetworkLike, merge_scales, resized
+from .weak.crf import chosen_code, dense_crf
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-SMALLEST_INPUT = 32  # px; narrower images are enlarged, so that every layer has a map to work on
 LARGEST_INPUT = 2048
 BATCH_PIXELS = 16 * 256 * 256  # bounds the memory of one forward pass
 STRIP_PIXELS = 1 << 18  # pixels of the photo whose class masks exist at the same time
+CRF_LONGEST = 1024  # px; a CRF of a larger photo takes gigabytes
+
+__all__ = ["Merged", "NetworkLike", "merge_scales"]  # of .views, and whatever is below
 
 ImageLabels = NDArray[Any] | Sequence[Sequence[str]]  # (B, K) of 0 and 1, or names
-
-
-class NetworkLike(Interface):
-    """What prediction needs of a network; `wsfcn.model.network.Network` has it."""
-
-    classes: tuple[str, ...]
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """[0, 1] -> what the backbone was trained on."""
-
-    def modules(self) -> Iterator[torch.nn.Module]:
-        """As torch.nn.Module."""
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """As torch.nn.Module."""
-
-    def __call__(self, images: Tensor) -> Any:
-        """An object with .masks (B, K+1, H, W) and .scores (B, K)."""
-
-
-@dataclass(frozen=True)
-class Merged:
-    """Masks of a batch after scales, flips, class filter and background rule.
-
-    masks: (B, K+1, H, W), a rejected class is all 0. scores: (B, K) in (0, 1), the largest
-    sigmoid over scales and flips. kept: (B, K), which classes passed.
-    """
-
-    masks: Tensor
-    scores: Tensor
-    kept: Tensor
-
-
-def merge_scales(
-    network: NetworkLike, images: Tensor, protocol: Protocol, labels: Tensor | None = None
-) -> Merged:
-    """Masks of images (B, 3, H, W) in [0, 1], merged over scales and flips (Table III).
-
-    Each scaled image is seen at its own size: the released code centres all of them on one
-    padded canvas, which lets the padding into the class scores. labels: (B, K) image labels,
-    needed where the protocol says that they are given.
-    """
-    if protocol.image_labels != (labels is not None):
-        wanted = "needs image labels" if protocol.image_labels else "takes no image labels"
-        raise SettingsError(f"protocol {protocol.name!r} {wanted}")
-    size = (images.shape[-2], images.shape[-1])
-    total: Tensor | None = None
-    best: Tensor | None = None
-    for scale in protocol.scales:
-        inputs = network.normalise(_scaled(images, scale))
-        for mirrored in (False, True) if protocol.flip else (False,):
-            output = network(inputs.flip(-1) if mirrored else inputs)
-            masks = resize(output.masks.float(), size, align_corners=False)
-            masks = masks.flip(-1) if mirrored else masks
-            scores = output.scores.float().sigmoid()
-            total = masks.clone() if total is None else total.add_(masks)
-            best = scores if best is None else torch.maximum(best, scores)
-    assert total is not None and best is not None  # a protocol has at least one scale
-    masks = total.div_(len(protocol.scales) * (1 + protocol.flip))
-    kept = best > protocol.class_filter if labels is None else labels > 0.5
-    masks[:, 1:] *= kept[:, :, None, None]
-    if protocol.background == "constant":
-        masks[:, 0] = protocol.background_value
-    elif protocol.background == "power":
-        masks[:, 0] = masks[:, 0].pow(protocol.background_value)
-    return Merged(masks, best, kept)
-
-
-def _scaled(images: Tensor, scale: float) -> Tensor:
-    height, width = (max(SMALLEST_INPUT, round(scale * side)) for side in images.shape[-2:])
-    if (height, width) == tuple(images.shape[-2:]):
-        return images
-    # With antialias torch computes Pillow's bicubic filter, the one used in training.
-    scaled = F.interpolate(images, (height, width), mode="bicubic", antialias=True)
-    return scaled.clamp(0, 1)
 
 
 def label_map(masks: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -146,14 +74,45 @@ def _argmax(masks: Tensor) -> NDArray[np.uint8]:
     return place.numpy()
 
 
-def _labels(
-    masks: NDArray[np.float32], image: NDArray[np.uint8], protocol: Protocol
+def _crf_labels(
+    masks: NDArray[np.float32], image: NDArray[np.uint8], kind: str, code: str
 ) -> NDArray[np.uint8]:
-    """The label map of an image (H, W, 3), after the protocol's CRF where it has one."""
+    """The label map of an image (H, W, 3) after the CRF, which sees it at most CRF_LONGEST long."""
+    small = _shrunk(image, CRF_LONGEST)
+    full = F.interpolate(torch.from_numpy(masks)[None], small.shape[:2], mode="bilinear")[0]
+    return label_map(dense_crf(small, full.numpy(), kind, code=code), image.shape[:2])
+
+
+def refined(
+    found: Iterable[tuple[str, Segmentation]],
+    protocol: Protocol,
+    *,
+    processes: int = 1,
+    describe: str | None = None,
+) -> Iterator[Segmentation]:
+    """Segmentations, named for messages, after the CRF of a protocol; in their order.
+
+    processes: how many work at it; more than one only for pydensecrf. Raises `pool.WorkError`
+    naming what failed.
+    """
+    protocol = settled(protocol)
+    waiting: deque[Segmentation] = deque()
+
+    def work() -> Iterator[tuple[str, tuple[Any, ...]]]:
+        for name, one in found:
+            waiting.append(one)
+            yield name, (one.masks, one.image, protocol.crf, protocol.crf_code)
+
+    count = processes if protocol.crf_code == "pydensecrf" else 1
+    for labels in in_order(_crf_labels, work(), processes=count, describe=describe):
+        yield replace(waiting.popleft(), labels=labels, protocol=protocol)
+
+
+def settled(protocol: Protocol) -> Protocol:
+    """The protocol with the code of its CRF chosen, as results carry it."""
     if protocol.crf == "none":
-        return label_map(masks, image.shape[:2])
-    full = F.interpolate(torch.from_numpy(masks)[None], image.shape[:2], mode="bilinear")[0]
-    return dense_crf(image, full.numpy(), protocol.crf).argmax(0).astype(np.uint8)
+        return protocol
+    return protocol.change({"crf_code": chosen_code(protocol.crf_code)})
 
 
 def default_size(model: NetworkLike) -> int:
@@ -188,14 +147,15 @@ def predict(
     *,
     size: int | None = None,
     batch_size: int = 16,
+    processes: int = 1,
 ) -> list[Segmentation]:
-    """Segment images, in order; equal-sized neighbours share a forward pass.
+    """Segment images, in order; those of equal size share forward passes.
 
     images: uint8 (H, W, 3) arrays, or one array (H, W, 3) or (B, H, W, 3). labels: image labels
     where known, (B, K) of 0 and 1 or class names per image; the protocol must say that they are
     given (without a protocol it is `given_image_labels`). size: longest side at which the
-    network works, see `default_size`; smaller images keep their size. The network is put into
-    eval mode for the call.
+    network works, see `default_size`; smaller images keep their size. processes: see `refined`.
+    The network is put into eval mode for the call.
     """
     if isinstance(images, np.ndarray):
         images = [images] if images.ndim == 3 else list(images)
@@ -206,7 +166,7 @@ def predict(
     size = working_size(model, size)
     given = None if labels is None else _label_array(labels, model.classes, len(images))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    results: list[Segmentation] = []
+    results: dict[int, Segmentation] = {}
     with _evaluating(model), torch.inference_mode():
         for group in _groups(images, size, protocol, batch_size):
             batch = torch.stack([to_tensor(_shrunk(images[i], size)) for i in group]).to(device)
@@ -216,11 +176,15 @@ def predict(
                 raise ValueError("the network's masks are not finite: its weights are damaged")
             masks, scores = merged.masks.cpu().numpy(), merged.scores.cpu().numpy()
             for index, mask, score in zip(group, masks, scores, strict=True):
-                found = _labels(mask, images[index], protocol)
-                results.append(
-                    Segmentation(images[index], found, mask, score, model.classes, protocol)
+                labels_found = label_map(mask, images[index].shape[:2])
+                results[index] = Segmentation(
+                    images[index], labels_found, mask, score, model.classes, protocol
                 )
-    return results
+    ordered = [results[index] for index in range(len(images))]
+    if protocol.crf == "none":
+        return ordered
+    named = ((f"image {index}", one) for index, one in enumerate(ordered))
+    return list(refined(named, protocol, processes=processes))
 
 
 def segment(
@@ -284,28 +248,24 @@ def _working_shape(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
 
 def _shrunk(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
     height, width = _working_shape(image.shape, longest)
-    if (height, width) == image.shape[:2]:
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    return image if (height, width) == image.shape[:2] else resized(image, height, width)
 
 
 def _groups(
     images: Sequence[NDArray[np.uint8]], longest: int, protocol: Protocol, batch_size: int
 ) -> Iterator[list[int]]:
-    """Runs of neighbours with equal working size, few enough for the memory of a forward pass."""
-    group: list[int] = []
-    shape = (0, 0)
+    """Images of equal working size, few enough for the memory of a forward pass."""
+    waiting: dict[tuple[int, int], list[int]] = {}
     for index, image in enumerate(images):
         own = _working_shape(image.shape, longest)
         pixels = own[0] * own[1] * max(1.0, max(protocol.scales)) ** 2
-        most = max(1, min(batch_size, int(BATCH_PIXELS // pixels)))
-        if group and (own != shape or len(group) >= most):
-            yield group
-            group = []
-        shape = own
+        if protocol.padding == "canvas":
+            pixels = protocol.canvas**2
+        group = waiting.setdefault(own, [])
         group.append(index)
-    if group:
-        yield group
+        if len(group) >= max(1, min(batch_size, int(BATCH_PIXELS // pixels))):
+            yield waiting.pop(own)
+    yield from waiting.values()
 
 
 @contextmanager

@@ -1,0 +1,88 @@
+"""Work spread over processes, in order, whose errors reach the caller."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+class WorkError(RuntimeError):
+    """A piece of work failed; the message names it and says what happened."""
+
+
+def in_order(
+    function: Callable[..., T],
+    work: Iterable[tuple[str, tuple[Any, ...]]],
+    *,
+    processes: int = 1,
+    describe: str | None = None,
+    total: int | None = None,
+) -> Iterator[T]:
+    """function(*arguments) for every (name, arguments) of `work`, in its order.
+
+    processes: 1 does it here. Otherwise a function of a module runs in that many processes, at
+    most twice as many pieces being on the way, so that `work` may be longer than memory.
+    describe: shows a progress bar with this name. Raises WorkError, named after the piece.
+    """
+    results = _here(function, work) if processes <= 1 else _pooled(function, work, processes)
+    return iter(tqdm(results, desc=describe, total=total, disable=describe is None))
+
+
+def _here(function: Callable[..., T], work: Iterable[tuple[str, tuple[Any, ...]]]) -> Iterator[T]:
+    for name, arguments in work:
+        try:
+            result = function(*arguments)
+        except Exception as error:
+            raise _named(name, error) from error
+        yield result
+
+
+def _pooled(
+    function: Callable[..., T], work: Iterable[tuple[str, tuple[Any, ...]]], processes: int
+) -> Iterator[T]:
+    waiting: deque[tuple[str, Future[T]]] = deque()
+    # Forked children of a process that runs threads, as torch does, may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, initializer=_one_thread)
+    try:
+        for name, arguments in work:
+            try:
+                waiting.append((name, pool.submit(function, *arguments)))
+            except BrokenProcessPool:  # told with the piece that broke it
+                break
+            if len(waiting) >= 2 * processes:
+                yield _result(*waiting.popleft())
+        while waiting:
+            yield _result(*waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _result(name: str, future: Future[T]) -> T:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise WorkError(
+            f"{name}: a worker process died, killed for want of memory perhaps; fewer processes "
+            "need less"
+        ) from None
+    except Exception as error:
+        raise _named(name, error) from error
+
+
+def _named(name: str, error: Exception) -> WorkError:
+    return WorkError(f"{name}: {type(error).__name__}: {error}")
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
