@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from wsfcn.data import fetch as module
-from wsfcn.data.fetch import CHUNK, SETS, Archive, FetchError, fetch, unpack
+from wsfcn.data import unpack as module
+from wsfcn.data.fetch import CHUNK, SETS, Archive, fetch
+from wsfcn.data.unpack import FetchError, unpack
 
 TIMEOUT = 0.5
 

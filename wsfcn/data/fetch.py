@@ -9,25 +9,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import stat
-import tarfile
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 from ..files import check_output_folder
+from .unpack import FetchError, free, in_bytes, unpack
 
 ATTEMPTS = 20  # per source, each of which must bring new bytes
-MIB = 1 << 20
 CHUNK = 1 << 16  # bytes; what a break may cost
-
-
-class FetchError(RuntimeError):
-    """A data set that could not be had; one line that names the file, each source and reason."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +182,8 @@ def download(
                 part.unlink(missing_ok=True)
             before = _size(part)
             if not (folder / archive.name).exists():
-                more = f", from {_bytes(before)} on" if before else ""
-                say(f"{archive.name} ({_bytes(archive.size)}): from {url}{more}")
+                more = f", from {in_bytes(before)} on" if before else ""
+                say(f"{archive.name} ({in_bytes(archive.size)}): from {url}{more}")
             try:
                 path = pooch.retrieve(
                     url,
@@ -266,97 +258,6 @@ class _Resuming:
             raise requests.ConnectionError(f"broke off after {_size(self.part)} of {total} bytes")
 
 
-def unpack(path: str | Path, target: str | Path, top: str = "") -> Path:
-    """Unpack what the folder `top` of a tar or zip holds as the new folder `target`.
-
-    Raises FetchError, and leaves nothing behind, for a damaged archive, a name that leaves the
-    archive, a link or device below `top`, two members of one name, too little disk.
-    """
-    path, target = Path(path), Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    growing = target.with_name(f".{target.name}.unpacking")
-    shutil.rmtree(growing, ignore_errors=True)  # of a process that was killed
-    inside = PurePosixPath(top).parts
-    try:
-        with _opened(path) as (members, opener):
-            wanted = []
-            for name, kind, size, member in members:
-                parts = _safe(name, path)
-                if parts[: len(inside)] != inside or parts == inside:
-                    continue
-                if kind not in ("file", "folder"):
-                    raise FetchError(f"{path}: refused, {name!r} in it is a {kind}")
-                wanted.append((growing.joinpath(*parts[len(inside) :]), kind, size, member))
-            if not any(kind == "file" for _, kind, _, _ in wanted):
-                raise FetchError(f"{path}: holds no files in {top or 'it'}")
-            need, free = sum(size for _, _, size, _ in wanted), _free(target)
-            if need > free:
-                raise FetchError(
-                    f"{target}: unpacking needs {_bytes(need)}, {_bytes(free)} are free"
-                )
-            for place, kind, _, member in wanted:
-                (place if kind == "folder" else place.parent).mkdir(parents=True, exist_ok=True)
-                if kind == "file":
-                    with opener(member) as source, place.open("xb") as file:
-                        shutil.copyfileobj(source, file, MIB)
-        os.replace(growing, target)
-    except FileExistsError as error:
-        raise FetchError(f"{path}: refused, two members are called {error.filename}") from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0] or "cut off"
-        raise FetchError(f"{path}: is no sound archive ({reason})") from None
-    finally:
-        shutil.rmtree(growing, ignore_errors=True)
-    return target
-
-
-Members = Iterator[tuple[str, str, int, Any]]
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Members, Callable[[Any], IO[bytes]]]]:
-    """(name, kind, size, member) of all members, and what opens one."""
-    import zlib
-
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            yield (
-                ((m.filename, _zip_kind(m), m.file_size, m) for m in archive.infolist()),
-                archive.open,
-            )
-        return
-    try:
-        with tarfile.open(path) as tar:
-            # All headers are read, and so all data checked, before the first file is written.
-            members = tar.getmembers()
-            yield ((m.name, _tar_kind(m), m.size, m) for m in members), tar.extractfile  # type: ignore[misc]
-    except zlib.error as error:
-        raise tarfile.ReadError(str(error)) from None
-
-
-def _zip_kind(member: zipfile.ZipInfo) -> str:
-    mode = member.external_attr >> 16
-    if stat.S_ISLNK(mode):
-        return "link"
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "device"
-    return "folder" if member.is_dir() else "file"
-
-
-def _tar_kind(member: tarfile.TarInfo) -> str:
-    if member.issym() or member.islnk():
-        return "link"
-    return "folder" if member.isdir() else "file" if member.isreg() else "device"
-
-
-def _safe(name: str, path: Path) -> tuple[str, ...]:
-    """The parts of a member's name, which must stay below where it is unpacked, anywhere."""
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or re.search(r"[\\:\x00-\x1f]", name):
-        raise FetchError(f"{path}: refused, the name {name!r} in it would leave its folder")
-    return pure.parts
-
-
 def _check_disk(folder: Path, archives: list[Archive]) -> None:
     """Room for everything unpacked beside the largest archive."""
     rest = max(
@@ -365,19 +266,12 @@ def _check_disk(folder: Path, archives: list[Archive]) -> None:
         for archive in archives
     )
     need = rest + sum(archive.unpacked or archive.size for archive in archives)
-    free = _free(folder)
-    if need > free:
+    room = free(folder)
+    if need > room:
         raise FetchError(
-            f"{folder}: needs {_bytes(need)} for the download and what it unpacks to, "
-            f"{_bytes(free)} are free; choose another disk with --to"
+            f"{folder}: needs {in_bytes(need)} for the download and what it unpacks to, "
+            f"{in_bytes(room)} are free; choose another disk with --to"
         )
-
-
-def _free(folder: Path) -> int:
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    return shutil.disk_usage(existing).free
 
 
 def _reason(error: Exception, timeout: float) -> str:
@@ -407,11 +301,3 @@ def _filled(folder: Path) -> bool:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _bytes(number: int) -> str:
-    """1_999_639_040 -> "2.0 GB"."""
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if number >= scale:
-            return f"{number / scale:.1f} {unit}"
-    return f"{number} bytes"

@@ -1,0 +1,52 @@
+"""Pictures that look the same, found by a 64-bit difference hash without comparing all pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+NEAR = 8  # bits that may differ
+
+
+def dhash(image: NDArray[np.uint8]) -> tuple[int, NDArray[np.float32]]:
+    """The 64-bit difference hash of an (H, W, 3) image, and a 16 x 16 grey copy of unit length.
+
+    A bit says whether one of 9 x 8 grey areas is brighter than its right neighbour.
+    """
+    grey = Image.fromarray(image).convert("L")
+    areas = np.asarray(grey.resize((9, 8), Image.Resampling.BOX))
+    bits = np.packbits(areas[:, :-1] > areas[:, 1:])
+    small = np.asarray(grey.resize((16, 16), Image.Resampling.BOX), np.float32)
+    small = small - small.mean()
+    return int.from_bytes(bits.tobytes()), small / max(float(np.linalg.norm(small)), 1e-6)
+
+
+def near_pairs(
+    train: NDArray[np.uint64], score: NDArray[np.uint64], near: int = NEAR
+) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """For each hash of `score` the indices in `train` that differ in at most `near` bits.
+
+    The nearest come first; hashes without any are left out. Cut into near + 1 bands of bits, two
+    such hashes agree in one band at least, so only those that share a band are compared. Hashes
+    of plain areas (nearly all bits alike) say nothing and are left out.
+    """
+    if not 0 <= near < 32:
+        raise ValueError(f"near: must be between 0 and 31, not {near}")
+    tables = []
+    for low, high in pairwise(np.linspace(0, 64, near + 2).astype(int)):
+        shift, bits = np.uint64(low), np.uint64((1 << int(high - low)) - 1)
+        keys = train >> shift & bits
+        order = np.argsort(keys, kind="stable")
+        tables.append((keys[order], order, score >> shift & bits))
+    for index, value in enumerate(score):
+        if not near < int(value).bit_count() < 64 - near:
+            continue
+        spans = [(order, np.searchsorted(k, [s[index], s[index] + 1])) for k, order, s in tables]
+        found = np.unique(np.concatenate([order[a:b] for order, (a, b) in spans]))
+        bits = np.bitwise_count(train[found] ^ value)
+        if (bits <= near).any():
+            yield index, found[np.argsort(bits, kind="stable")][: int((bits <= near).sum())]
