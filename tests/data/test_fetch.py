@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from wsfcn.data import Coco, Voc
 from wsfcn.data import unpack as module
+from wsfcn.data.check import check
 from wsfcn.data.fetch import CHUNK, SETS, Archive, fetch
 from wsfcn.data.unpack import FetchError, unpack
 
@@ -48,6 +50,7 @@ class Server(ThreadingHTTPServer):
         self.requests: list[tuple[str, str | None]] = []
         self.release = threading.Event()
         self.broken = 0
+        self.files: dict[str, bytes] = {}
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def handle_error(self, request, client_address):
@@ -90,6 +93,9 @@ class Handler(BaseHTTPRequestHandler):
         if start > len(ARCHIVE):
             return self.send(b"", status=416)
         self.send(ARCHIVE, start)
+
+    def published(self, wanted):
+        self.send(self.server.files[self.path.rpartition("/")[2]])
 
     def ignores_range(self, wanted):
         self.send(ARCHIVE)
@@ -310,6 +316,44 @@ def test_the_sources_of_the_real_sets_are_complete():
         assert len(archive.md5) == 32 and archive.size > 10**8
         assert len(archive.sources) >= 2
         assert all(url.endswith("/" + archive.name) for url in archive.sources)
+
+
+def packed(name: str, folder: Path, top: str) -> bytes:
+    """The folder as `top` in an archive of the kind that the name says."""
+    files = {f"{top}/{f.relative_to(folder)}": f for f in folder.rglob("*") if f.is_file()}
+    if not name.endswith(".zip"):
+        contents = {place: file.read_bytes() for place, file in files.items()}
+        return tar(contents, "w:gz" if name.endswith("gz") else "w")
+    return zipped(*((place, file.read_bytes(), 0) for place, file in files.items()))
+
+
+def test_published_trees_are_fetched_checked_and_read(server, voc, coco, tmp_path):
+    homes = {
+        "VOCtrainval_11-May-2012.tar": voc / "voc/VOCdevkit/VOC2012",
+        "benchmark.tgz": voc / "sbd/benchmark_RELEASE/dataset",
+        "annotations_trainval2014.zip": coco / "annotations",
+        "train2014.zip": coco / "images/train2014",
+        "val2014.zip": coco / "images/val2014",
+    }
+    local: dict[str, tuple[Archive, ...]] = {}
+    for name, archives in SETS.items():
+        for archive in archives:
+            body = packed(archive.name, homes[archive.name], archive.top)
+            server.files[archive.name] = body
+            sources = (server.url("missing"), f"{server.url('published')}/{archive.name}")
+            digest = hashlib.sha256(body).hexdigest()
+            changed = replace(archive, size=len(body), sources=sources, sha256=digest, unpacked=0)
+            local[name] = (*local.get(name, ()), changed)
+    root = tmp_path / "fetched"
+    for name in SETS:
+        assert all(path.is_dir() for path in fetch(name, root, sets=local, say=lambda _: None))
+    assert Voc(root, "train_aug").names == Voc(voc, "train_aug").names
+    assert (Voc(root)[0].mask == Voc(voc)[0].mask).all()
+    assert Coco(root).names == Coco(coco).names and Coco(root).image_path(0).is_file()
+    for kind, source in (("voc", voc), ("coco", coco)):
+        mine, theirs = check(root, kind), check(source, kind)
+        assert mine.splits == theirs.splits and len(mine.problems) == len(theirs.problems)
+    assert not list(root.glob("*.*"))  # neither archives nor parts are left
 
 
 # Archives

@@ -69,7 +69,7 @@ SETS: Mapping[str, tuple[Archive, ...]] = {
                 "http://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar",
             ),
             top="VOCdevkit/VOC2012",
-            target="VOCdevkit/VOC2012",
+            target="voc/VOCdevkit/VOC2012",
             sha256="e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
             md5="6cd6e144f989b92b3379bac3b3de84fd",
         ),
@@ -84,7 +84,7 @@ SETS: Mapping[str, tuple[Archive, ...]] = {
                 for host in ("https://www2", "http://www")
             ),
             top="benchmark_RELEASE/dataset",
-            target="benchmark_RELEASE/dataset",
+            target="sbd/benchmark_RELEASE/dataset",
             sha256="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
             md5="82b4d87ceb2ed10f6038a1cba92111cb",
             unpacked=2_000_000_000,
