@@ -1,4 +1,4 @@
-"""The command line: `wsfcn train | evaluate | segment | run | params | weights`.
+"""The command line: `wsfcn train | evaluate | segment | run | params | data | weights`.
 
 Exit codes: 0 done; 1 some photos of several failed; 2 a wrong argument or input, said in one
 line; 3 a fault of the program; 130 interrupted. Heavy imports wait until a command needs them.
@@ -55,21 +55,76 @@ def evaluate(argv: list[str]) -> int:
     from . import flags
 
     arguments = flags.parse(flags.EvaluateArguments, "evaluate", argv)
-    if arguments.json is not None:
-        _check_output_file(arguments.json)
+    for file in (arguments.json, arguments.tar, arguments.confusion):
+        if file is not None:
+            _check_output_file(file)
+    if arguments.save is not None:
+        check_output_folder(arguments.save)
+    elif arguments.tar is not None:
+        raise ValueError("--tar packs the masks of --save; give both")
+    if arguments.table and (arguments.save or arguments.confusion):
+        raise ValueError("--table makes several scores; --save and --confusion need one")
     model = _load(arguments.model)
-    from .data import build
-    from .evaluate import evaluate as score_of
+    from .data import build_split, scored
 
     more = {}
     if arguments.image_labels is not None:
         more["image_labels"] = arguments.image_labels == "on"
     protocol = arguments.protocol.applied(model.recipe.protocol, **more)
-    data = build(model.recipe.data)[arguments.split == "val"]
-    score = score_of(model, data, protocol, limit=arguments.limit, size=arguments.size)
-    print(score.table(markdown=arguments.markdown))
+    split = arguments.split
+    if split not in ("train", "val") and model.recipe.data.kind == "scenes":
+        raise ValueError(f"split: scenes have train and val, not {split!r}")
+    settings = model.recipe.data
+    if split not in ("train", "val"):
+        settings = settings.change({"val_split": split})
+    whole = build_split(settings, "train" if split == "train" else "val")
+    data = scored(whole)
+    if arguments.table:
+        return _table3(arguments, model, data, protocol)
+    from . import results
+    from .evaluate import evaluate as score_of
+    from .evaluate import write_masks
+
+    options = {name: getattr(arguments, name) for name in ("limit", "size", "processes")}
+    if not len(data):
+        if arguments.save is None:
+            raise ValueError(f"split {split} has no masks to score with; --save writes predictions")
+        data = whole
+        write_masks(model, data, arguments.save, protocol, **options)
+        print(f"masks: {arguments.save}")
+    else:
+        score = score_of(model, data, protocol, save=arguments.save, **options)
+        print(score.table(markdown=arguments.markdown))
+        if arguments.json is not None:
+            score.save(arguments.json)
+        if arguments.confusion is not None:
+            from .show.confusion import confusion_map
+
+            arguments.confusion.parent.mkdir(parents=True, exist_ok=True)
+            confusion_map(score).savefig(arguments.confusion, format="png")
+    if arguments.tar is not None:
+        assert arguments.save is not None  # seen to above
+        print(
+            f"tar: {results.voc_tar(arguments.save, results.names_of(data), arguments.tar, split)}"
+        )
+    return 0
+
+
+def _table3(arguments: Any, model: Network, data: Any, protocol: Any) -> int:
+    """`wsfcn evaluate MODEL --table 3`."""
+    import json
+
+    from .evaluate import compare
+    from .evaluate import evaluate as score_of
+    from .files import write_all
+    from .protocols import table3
+
+    options = {name: getattr(arguments, name) for name in ("limit", "size", "processes")}
+    rows = {name: score_of(model, data, p, **options) for name, p in table3(protocol).items()}
+    print(compare(rows, across_protocols=True, markdown=arguments.markdown))
     if arguments.json is not None:
-        score.save(arguments.json)
+        text = json.dumps({name: row.to_dict() for name, row in rows.items()}, indent=1) + "\n"
+        write_all(arguments.json.parent, {arguments.json.name: text.encode()})
     return 0
 
 

@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
 from . import recipes
-from .protocols import Protocol
+from .protocols import Protocol, named
 from .recipes import Recipe
 from .settings import SettingsError
 
@@ -28,10 +28,17 @@ Switch = Literal["on", "off"]
 class ProtocolFlags:
     """How masks are made; what is not given is as in the recipe of the model."""
 
+    protocol: str | None = None
+    """A named protocol, e.g. paper, paper_gt_labels, baseline+crf, coco+canvas, single_scale;
+    the other flags change it."""
     scales: tuple[float, ...] = ()
     """Image scales that are averaged, e.g. 0.5 1 1.5."""
     flip: Switch | None = None
     """Average with the mirrored image."""
+    padding: Literal["none", "canvas"] | None = None
+    """Each scale at its own size, or on the released code's padded canvas."""
+    canvas: int | None = None
+    """Side of the canvas in px."""
     class_filter: float | None = None
     """Drop classes whose probability is not above this."""
     background: Literal["softmax", "constant", "power"] | None = None
@@ -40,12 +47,16 @@ class ProtocolFlags:
     """The constant or the power."""
     crf: Literal["none", "wsfcn", "baseline"] | None = None
     """Fully connected CRF, as the released WS-FCN or the released baseline sets it."""
+    crf_code: Literal["auto", "pydensecrf", "torch"] | None = None
+    """What computes the CRF; auto: torch on a GPU or where pydensecrf is not installed."""
 
     def applied(self, base: Protocol, **more: Any) -> Protocol:
         """The protocol with the given flags changed, renamed if anything changed."""
         if self.background in ("constant", "power") and self.background_value is None:
             raise SettingsError(f"--background {self.background} needs --background-value")
         changes = {k: v for k, v in asdict(self).items() if v not in (None, ())} | more
+        name = changes.pop("protocol", None)
+        base = base if name is None else named(name)
         if "flip" in changes:
             changes["flip"] = changes["flip"] == "on"
         changed = base.change(changes)
@@ -54,6 +65,7 @@ class ProtocolFlags:
         scales = "x".join(f"{s:g}" for s in changed.scales)
         name = "single-scale" if changed.scales == (1.0,) else f"scales {scales}"
         name += "+flip" if changed.flip else ""
+        name += "+canvas" if changed.padding == "canvas" else ""
         name += "+CRF" if changed.crf != "none" else ""
         name += ", labels given" if changed.image_labels else ""
         return changed.change({"name": name})
@@ -78,10 +90,20 @@ class EvaluateArguments:
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """A .safetensors file written by a training."""
-    split: Literal["val", "train"] = "val"
-    """Which images."""
+    split: str = "val"
+    """Which images: train, val, or another list of the data, such as test."""
+    table: Literal[3] | None = None
+    """The four rows of Table III, multi-scale by flip, instead of one protocol."""
     json: Path | None = None
-    """Also write the score to this file."""
+    """Also write the score to this file; with --table an object of scores by row."""
+    save: Path | None = None
+    """Also write the masks to this folder, as index PNGs in VOC's palette."""
+    tar: Path | None = None
+    """Also pack the masks of --save for the server of PASCAL VOC."""
+    confusion: Path | None = None
+    """Also draw the confusion matrix to this PNG."""
+    processes: int = 1
+    """Processes that compute the CRF."""
     limit: int | None = None
     """Only the first so many images."""
     size: int | None = None

@@ -52,6 +52,7 @@ class Coco(Photos):
         classes: Sequence[str] = (),
         limit: int = 0,
     ) -> None:
+        self.split = split
         year = split if split[-1:].isdigit() else f"{split}2014"
         signs = (f"images/{year}", year)
         self.home = find_home(root, ("", "coco", "coco2014"), signs, "COCO tree")

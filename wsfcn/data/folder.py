@@ -38,6 +38,7 @@ class Folder(Photos):
         classes: Sequence[str] = (),
         limit: int = 0,
     ) -> None:
+        self.split = split
         self.home = Path(root).expanduser()
         table = self.home / "labels.csv"
         if not self.home.is_dir():

@@ -55,6 +55,7 @@ class Voc(Photos):
             places = (places[-1], *places[:-1])
         self.home = find_home(root, places, ("JPEGImages",), "VOC tree")
         self.root = Path(root).expanduser()
+        self.split = split
         self._test = Path(split).stem == "test"
         origin, self._pairs = self._augmented() if split == "train_aug" else self._listed(split)
         named = self.home / "classes.txt"
