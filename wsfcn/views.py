@@ -23,8 +23,10 @@ from .settings import SettingsError
 
 SMALLEST_INPUT = 32  # px; narrower images are enlarged, so that every layer has a map to work on
 CHUNK_VALUES = 1 << 24  # mask values of a view that exist at the same time
-# px; larger views are seen in tiles. VOC and COCO at scale 2 (1,000 and 1,280 px) never are.
-TILE, OVERLAP = 1344, 256
+# px; larger views are seen in tiles. VOC and COCO at scale 2 (1,000 and 1,280 px) never are. A
+# multiple of 8 and one more: maps that are aligned at their corners then have their corners on the
+# same pixels in every tile.
+TILE, OVERLAP = 1345, 384
 
 
 class NetworkLike(Interface):
