@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,20 +41,27 @@ class ConfusionMatrix:
         predicted, true = np.asarray(prediction), np.asarray(target)
         if predicted.shape != true.shape:
             raise ValueError(f"shapes differ: prediction {predicted.shape}, target {true.shape}")
-        n = self.num_classes
         for name, values in (("prediction", predicted), ("target", true)):
             if values.dtype.kind not in "iu":
                 raise ValueError(f"{name}: needs integer labels, got {values.dtype}")
-            wrong = (values < 0) | (values >= n)
-            if name == "target":
-                wrong &= values != IGNORE
-            if wrong.any():
-                extra = f" or {IGNORE} (ignore)" if name == "target" else ""
-                value = int(values[wrong].flat[0])
-                raise ValueError(f"{name}: label {value} is not one of 0..{n - 1}{extra}")
-        counted = true != IGNORE
-        pairs = n * true[counted].astype(np.int64) + predicted[counted].astype(np.int64)
-        self.matrix += np.bincount(pairs, minlength=n * n).reshape(n, n)
+            if values.dtype != np.uint8 and values.size:
+                extreme = max(int(values.min()), int(values.max()), key=lambda v: abs(v - 127))
+                self._refuse(name, [] if 0 <= extreme <= IGNORE else [extreme])
+        # Labels are judged by their counts, 256 x 256 numbers, not pixel by pixel.
+        pairs = true.astype(np.intp) << 8
+        pairs |= predicted.astype(np.uint8)
+        counts = np.bincount(pairs.ravel(), minlength=256 * 256).reshape(256, 256)
+        n = self.num_classes
+        self._refuse("prediction", n + np.flatnonzero(counts[:, n:].any(0)))
+        self._refuse("target", n + np.flatnonzero(counts[n:IGNORE].any(1)))
+        self.matrix += counts[:n, :n]
+
+    def _refuse(self, name: str, wrong: Sequence[int] | NDArray[np.intp]) -> None:
+        if len(wrong):
+            extra = f" or {IGNORE} (ignore)" if name == "target" else ""
+            raise ValueError(
+                f"{name}: label {int(wrong[0])} is not one of 0..{self.num_classes - 1}{extra}"
+            )
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of another matrix (another worker, another part of the data)."""

@@ -290,7 +290,8 @@ def test_evaluation_with_a_crf(toy_network):
 
         def __getitem__(self, index):
             image, truth, _ = square(index)
-            image = image[: 48 - 2 * index]
+            noise = np.random.default_rng(index).integers(-90, 90, image.shape)
+            image = (image + noise).clip(0, 255).astype(np.uint8)[: 48 - 2 * index]
             mask = truth[: 48 - 2 * index].astype(np.uint8)
             return Sample(f"square-{index}", image, np.array([1, 0, 0], np.float32), mask)
 

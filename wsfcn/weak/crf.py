@@ -65,7 +65,9 @@ def dense_crf(
     energies = -np.log(masks[present].clip(CLIP, 1))
     force = np.ones(len(energies) + (absent > 0), np.float32)
     if absent:
-        shared = np.full((1, *image.shape[:2]), -np.log(CLIP * absent), np.float32)
+        # A trifle more, so that rounding, which iterations amplify, decides no tie against the
+        # background.
+        shared = np.full((1, *image.shape[:2]), 2e-6 - np.log(CLIP * absent), np.float32)
         energies, force[-1] = np.concatenate([energies, shared]), 1 / absent
     solve = _pydensecrf if code == "pydensecrf" else _torch
     # pydensecrf refuses read-only photos, hence a copy.
@@ -73,7 +75,7 @@ def dense_crf(
     whole = np.empty_like(masks, np.float32)
     whole[present] = found[: len(found) - (absent > 0)]
     if absent:
-        whole[~present] = found[-1] / absent * (1 - 1e-6)  # a tie is not decided by rounding
+        whole[~present] = found[-1] / absent
     return whole
 
 
