@@ -211,6 +211,53 @@ def test_evaluate_wrong_values(call, model, extra, words):
     one_line(call("evaluate", model, *extra.split()), *words)
 
 
+def test_evaluate_named_protocol_and_canvas(call, model):
+    code, out, _ = call("evaluate", model, "--protocol", "paper", "--limit", 1, "--scales", 1)
+    assert code == 0 and "scales 1; flip; class filter 0.1; background constant 0.25" in out
+    given = ["--protocol", "baseline_gt_labels+canvas", "--canvas", "256", "--limit", "1"]
+    code, out, _ = call("evaluate", model, *given)
+    assert code == 0 and "padded to 256 px; image labels given; background power 3" in out
+    assert "split val" in out
+    one_line(call("evaluate", model, "--protocol", "papre"), "did you mean 'paper'")
+
+
+def test_evaluate_table_3(call, model, tmp_path):
+    from wsfcn.evaluate import Score
+
+    file = tmp_path / "table.json"
+    code, out, _ = call("evaluate", model, "--table", 3, "--limit", 2, "--json", file)
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 5 and lines[0].split()[:2] == ["mIoU", "gain"]
+    rows = {name: Score.from_dict(value) for name, value in json.loads(file.read_text()).items()}
+    assert [*rows] == ["single scale", "flip", "multi-scale", "multi-scale + flip"]
+    settings = [(row.protocol.flip, len(row.protocol.scales)) for row in rows.values()]
+    assert settings == [(False, 1), (True, 1), (False, 4), (True, 4)]
+    for line, (name, row) in zip(lines[1:], rows.items(), strict=True):
+        assert line.startswith(name) and f"{100 * row.mean_iou:.2f}" in line
+    one_line(call("evaluate", model, "--table", 3, "--save", tmp_path), "--table makes several")
+
+
+def test_evaluate_saves_masks_a_tar_and_the_confusion(call, model, tmp_path):
+    extra = [
+        "--save",
+        tmp_path / "m",
+        "--tar",
+        tmp_path / "m.tgz",
+        "--confusion",
+        tmp_path / "c.png",
+    ]
+    code, out, _ = call("evaluate", model, *extra)
+    assert code == 0 and (tmp_path / "m.tgz").stat().st_size > 0 and "tar: " in out
+    pictures = names(tmp_path / "m")
+    assert pictures[-1] == "val-0-000003.png" and "protocol.json" in pictures
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    one_line(
+        call("evaluate", model, "--limit", 1, *extra[:1], tmp_path / "n", *extra[2:4]), "no pred"
+    )
+    one_line(call("evaluate", model, "--tar", tmp_path / "x.tgz"), "--tar packs")
+    one_line(call("evaluate", model, "--confusion", tmp_path), "is a folder")
+
+
 def test_evaluate_broken_model(call, tmp_path):
     broken = tmp_path / "model.safetensors"
     broken.write_bytes(b"nonsense")
