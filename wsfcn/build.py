@@ -35,6 +35,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet101": partial(ResNet, "101"),
     "vgg16": VGG16,
 }
+SHIPPED = Path(__file__).parent / "shipped"
 RIVALS = {"non_local": NonLocal, "large_conv": LargeConv, "ppm": PPM}
 
 
@@ -110,22 +111,56 @@ def build_model(
     return network.to(memory_format=torch.channels_last)
 
 
-def save(model: Network, path: str | Path, provenance: dict | None = None) -> None:
-    """Write the weights as safetensors; recipe, classes and provenance go into its header."""
+def save(
+    model: Network,
+    path: str | Path,
+    provenance: dict | None = None,
+    *,
+    compact: bool = False,
+) -> None:
+    """Write the weights as safetensors; recipe, classes and provenance go into its header.
+
+    compact: as they are shipped: large tensors in half precision, and no backbone where it is
+    still the one of the ImageNet package, which `load` then takes from there.
+    """
     header = {
         "format": 1,
         "recipe": model.recipe.model_dump(mode="json"),
         "classes": list(model.classes),
         "provenance": provenance or {},
     }
-    weights.write_safetensors(path, model.state_dict(), header)
+    tensors = model.state_dict()
+    if compact:
+        if model.recipe.model.pretrained is True and _is_imagenet(model):
+            tensors = {k: v for k, v in tensors.items() if not k.startswith("backbone.")}
+            header["backbone"] = "imagenet"
+        tensors = {k: v.half() if v.numel() > 1000 else v for k, v in tensors.items()}
+    weights.write_safetensors(path, tensors, header)
 
 
-def load(path: str | Path) -> Network:
-    """The network of a .safetensors file written by `save`, in eval mode.
+def _is_imagenet(model: Network) -> bool:
+    fresh, own = _backbone(model.recipe.model).state_dict(), model.backbone.state_dict()
+    # The counters of batch norms move though nothing reads them.
+    return all(torch.equal(v, own[k]) for k, v in fresh.items() if not k.endswith(weights.COUNTER))
 
-    Raises WeightsError naming the file where it is missing, torn, or no network of this package.
+
+def shipped() -> list[str]:
+    """The names of the networks in the package, for `load`."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def load(source: str | Path) -> Network:
+    """A trained network in eval mode: one of the package by name (`shipped`), or a file.
+
+    source: a name such as "lite-scenes", or a .safetensors written by `save`. Raises WeightsError
+    naming the file where it is missing, torn, or no network of this package.
     """
+    path = Path(source)
+    if path.name == str(source) and not path.suffix and not path.exists():
+        if str(source) not in shipped():
+            known = ", ".join(shipped())
+            raise weights.WeightsError(f"{source}: no network of this name; there are {known}")
+        path = SHIPPED / f"{source}.safetensors"
     tensors, header = weights.read_safetensors(path)
     if "recipe" in header and "classes" not in header:
         raise weights.WeightsError(
@@ -134,8 +169,11 @@ def load(path: str | Path) -> Network:
     if "recipe" not in header:
         raise weights.WeightsError(f"{path}: no recipe in its header; not a network of wsfcn")
     recipe = Recipe(**header["recipe"])
-    bare = recipe.change({"model.pretrained": False})
+    bare = recipe.change({"model.pretrained": header.get("backbone") == "imagenet"})
     model = build_model(bare, tuple(header["classes"]))
     model.recipe = recipe
+    if bare.model.pretrained:
+        own = {k: v for k, v in model.state_dict().items() if k.startswith("backbone.")}
+        tensors = own | tensors
     weights.load_state(model, tensors, str(path))
     return model.eval()
