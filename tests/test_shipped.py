@@ -52,7 +52,7 @@ def test_every_shipped_file_has_a_recipe_that_makes_it():
 
 
 def test_a_name_that_is_not_shipped_lists_those_that_are():
-    with pytest.raises(WeightsError, match="no-such: no network of this name.*lite-scenes"):
+    with pytest.raises(WeightsError, match=r"no-such: no network of this name.*lite-scenes"):
         wsfcn.load("no-such")
 
 
@@ -65,8 +65,8 @@ def test_compact_files_leave_out_the_backbone_of_the_package_alone(tmp_path):
     assert not any(k.startswith("backbone.") for k in tensors)
     again = wsfcn.load(tmp_path / "a.safetensors")
     with torch.inference_mode():
-        near = again(images).logits, model(images).logits
-    np.testing.assert_allclose(*near, rtol=1e-2, atol=0.1)
+        near = again(images).probabilities, model(images).probabilities
+    np.testing.assert_allclose(*near, atol=0.05)
 
     with torch.no_grad():
         next(model.backbone.parameters()).add_(0.5)
