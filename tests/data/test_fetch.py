@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import stat
@@ -17,13 +18,19 @@ from pathlib import Path
 
 import pytest
 
+from wsfcn import cli
 from wsfcn.data import Coco, Voc
 from wsfcn.data import unpack as module
 from wsfcn.data.check import check
 from wsfcn.data.fetch import CHUNK, SETS, Archive, fetch
 from wsfcn.data.unpack import FetchError, unpack
+from wsfcn.evaluate import Score, evaluate_folder
 
 TIMEOUT = 0.5
+TINY = (
+    "--augment.crop 32 --model.width 16 --model.align-width 8 --model.skip-width 8 "
+    "--train.epochs 2 --train.warmup-epochs 1 --train.batch-size 2"
+).split()
 
 
 def tar(members: dict[str, bytes], kind: str = "w") -> bytes:
@@ -327,7 +334,12 @@ def packed(name: str, folder: Path, top: str) -> bytes:
     return zipped(*((place, file.read_bytes(), 0) for place, file in files.items()))
 
 
-def test_published_trees_are_fetched_checked_and_read(server, voc, coco, tmp_path):
+@pytest.mark.timeout(300)
+def test_published_trees_are_fetched_checked_trained_on_and_scored(
+    server, voc, coco, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("WSFCN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
     homes = {
         "VOCtrainval_11-May-2012.tar": voc / "voc/VOCdevkit/VOC2012",
         "benchmark.tgz": voc / "sbd/benchmark_RELEASE/dataset",
@@ -353,6 +365,20 @@ def test_published_trees_are_fetched_checked_and_read(server, voc, coco, tmp_pat
     for kind, source in (("voc", voc), ("coco", coco)):
         mine, theirs = check(root, kind), check(source, kind)
         assert mine.splits == theirs.splits and len(mine.problems) == len(theirs.problems)
+        train = ["train", "lite_folder", "--data", "fetched", "--data.kind", kind, *TINY]
+        extra = ["--data.train-split", "train_aug"] if kind == "voc" else []
+        assert cli.main([*train, *extra, "--data.labels", "masks", "--out", kind]) == 0
+        json_file = f"{kind}.json"
+        saved = ["--json", json_file, "--save", f"{kind}_masks"]
+        assert cli.main(["evaluate", f"{kind}/model.safetensors", *saved]) == 0
+        score = Score.from_dict(json.loads(Path(json_file).read_text()))
+        val = (Voc if kind == "voc" else Coco)(root, "val")
+        assert score.images == len(val) and len(score.confusion) == len(val.classes) + 1
+        known = sum(int((val[i].mask != 255).sum()) for i in range(len(val)))
+        assert sum(map(sum, score.confusion)) == known
+        assert score.protocol.split == "val" and "val" in capsys.readouterr().out
+        again = evaluate_folder(f"{kind}_masks", val, score.protocol)
+        assert again.confusion == score.confusion
     assert not list(root.glob("*.*"))  # neither archives nor parts are left
 
 

@@ -67,7 +67,8 @@ def test_three_commands_lead_from_labels_to_a_page_of_masks(tmp_path, monkeypatc
     folder = rest[0][rest[0].index("--data") + 1]
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / folder, 300)
-    assert check[-1] == folder
+    assert cli.main(check) == 0
+    assert "300" in capsys.readouterr().out
     small = SMALL | {"train.batch_size": 16}
     with pytest.warns(UserWarning, match="nothing is scored"):
         assert cli.main(rest[0] + flags(small)) == 0
