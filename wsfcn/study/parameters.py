@@ -106,6 +106,20 @@ class Cams(NotebookParameters):
     shown: int = Field(3, ge=1, le=12, description="scenes that are drawn")
 
 
+class Context(NotebookParameters):
+    """02_fca_context: what the strips of FCA see, cost and change."""
+
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {
+        "laptop": {"scenes": 120, "shown": 4, "resamples": 1000}
+    }
+
+    photo: FilePath = Field("", description="a photo of yours; empty: one of scikit-image")
+    model: ModelName = Field("lite-scenes", description="network with FCA: a name or a file")
+    scenes: int = Field(8, ge=2, le=300, description="scenes that are scored, of each kind")
+    shown: int = Field(3, ge=1, le=8, description="scenes that are drawn")
+    resamples: int = Field(200, ge=20, description="draws of the bootstrap")
+
+
 class Training(NotebookParameters):
     """05_training: the two phases, the losses, the masks over the epochs.
 
@@ -132,6 +146,7 @@ class Training(NotebookParameters):
 
 PARAMETERS: dict[str, type[NotebookParameters]] = {
     "01_cams": Cams,
+    "02_fca_context": Context,
     "05_training": Training,
 }
 
