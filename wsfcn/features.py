@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from .data.photos import Photos
 from .data.sample import Dataset
 from .data.transforms import augment, rng, to_tensor
+from .files import check_output_folder
 from .model.layers import resize
 from .model.network import Network
 from .recipes import Augment, Recipe
@@ -109,7 +110,10 @@ def cached_features(
     folder = cache_folder() / "features" / _key(recipe, dataset)
     if folder.is_dir():
         return FeatureCache(folder, count)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        check_output_folder(folder.parent).mkdir(parents=True, exist_ok=True)
+    except (PermissionError, NotADirectoryError) as error:
+        raise type(error)(f"{error}; features are kept where WSFCN_CACHE says") from None
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     model.backbone.eval()
     arrays: list[np.memmap] = []
