@@ -30,7 +30,7 @@ TIMEOUT = 0.5
 TINY = (
     "--augment.crop 32 --model.width 16 --model.align-width 8 --model.skip-width 8 "
     "--train.epochs 2 --train.warmup-epochs 1 --train.batch-size 2"
-).split()
+)
 
 
 def tar(members: dict[str, bytes], kind: str = "w") -> bytes:
@@ -365,7 +365,7 @@ def test_published_trees_are_fetched_checked_trained_on_and_scored(
     for kind, source in (("voc", voc), ("coco", coco)):
         mine, theirs = check(root, kind), check(source, kind)
         assert mine.splits == theirs.splits and len(mine.problems) == len(theirs.problems)
-        train = ["train", "lite_folder", "--data", "fetched", "--data.kind", kind, *TINY]
+        train = ["train", "lite_folder", "--data", "fetched", "--data.kind", kind, *TINY.split()]
         extra = ["--data.train-split", "train_aug"] if kind == "voc" else []
         assert cli.main([*train, *extra, "--data.labels", "masks", "--out", kind]) == 0
         json_file = f"{kind}.json"
