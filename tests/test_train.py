@@ -80,16 +80,17 @@ def test_the_same_seed_gives_the_same_weights_whether_or_not_features_were_cache
         assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
-def test_a_run_cut_off_after_an_epoch_ends_with_the_same_weights(finished, tmp_path):
+@pytest.mark.parametrize("hook, moment", [("on_epoch", 1), ("on_step", 8)])  # 6 steps an epoch
+def test_a_run_cut_off_ends_with_the_same_weights(hook, moment, finished, tmp_path):
     class CutError(Exception):
         pass
 
-    def cut(epoch, model, rows):
-        if epoch == 1:
+    def cut(number, *_):
+        if number == moment:
             raise CutError
 
     with pytest.raises(CutError):
-        run(tmp_path / "cut", on_epoch=cut)
+        run(tmp_path / "cut", **{hook: cut})
     with open(tmp_path / "cut" / "metrics.jsonl", "a") as file:
         file.write('{"step": 999, "epoch": 1.5}\n')  # steps after the checkpoint are done again
     again = run(tmp_path / "cut", resume=True)

@@ -157,6 +157,7 @@ class TrainingResult:
 
 
 EpochHook = Callable[[int, Network, list[dict[str, Any]]], None]
+StepHook = Callable[[int, list[dict[str, Any]]], None]
 
 
 def train(
@@ -167,6 +168,7 @@ def train(
     resume: bool = False,
     monitor: int = 64,
     on_epoch: EpochHook | None = None,
+    on_step: StepHook | None = None,
     progress: bool = True,
     fabric: Fabric | None = None,
 ) -> TrainingResult:
@@ -176,7 +178,9 @@ def train(
     TensorBoard events where tensorboard is installed, a checkpoint an epoch (the last two are
     kept), model.safetensors and score.json. `monitor` validation images are scored after every
     epoch (one scale, no flip; 0: none), all of them by the recipe's protocol at the end.
-    `on_epoch(epoch, model, rows)` is called after every epoch, `epoch` counting those finished.
+    `on_epoch(epoch, model, rows)` is called after every epoch, `epoch` counting those finished,
+    `on_step(step, rows)` after every step. What they raise stops the training there; resume=True
+    goes on after the last finished epoch.
 
     Under `torchrun` or `fabric run` every process trains on its share of each batch: the batch
     size is that of all together, gradients are averaged, batch norms that train share their
@@ -267,6 +271,8 @@ def train(
                     cls=f"{row['classification_loss']:.3f}", mask=f"{row['mask_loss']:.3f}"
                 )
                 window = []
+            if on_step is not None:
+                on_step(epoch * steps + step + 1, run.rows)
         bar.close()
         row = {"epoch": epoch + 1, "seconds": round(time.perf_counter() - started, 2)}
         if monitor:

@@ -160,6 +160,19 @@ def test_without_co_occurrence_boats_are_seen_on_every_kind_of_ground():
     assert len({dataset.scene(i).family for i in boats}) >= len(grounds("train")) - 1
 
 
+def test_a_moved_scene_has_the_same_objects_on_another_ground():
+    dataset = scenes(co_occurrence=1.0)
+    for index in range(8):
+        here, there = dataset.scene(index), dataset.scene(index, moved_to="photo")
+        assert here.in_place and not there.in_place and there.family == "photo"
+        assert here.objects == there.objects
+        np.testing.assert_array_equal(here.sample.mask, there.sample.mask)
+        solid = (here.sample.mask > 0) & (here.sample.mask < IGNORE)
+        difference = np.abs(here.sample.image.astype(int) - there.sample.image).max(2)
+        assert difference[solid].mean() < 5 < difference[here.sample.mask == 0].mean()
+    assert same(here.sample, dataset[index])  # and the scene itself has not changed
+
+
 @pytest.mark.parametrize("bound", [0.0, 0.25, 1.0])
 def test_occlusion_stays_within_its_bound(bound):
     settings = {"objects": (3, 6), "object_size": (0.3, 0.8), "occlusion": bound}

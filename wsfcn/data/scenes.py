@@ -78,8 +78,11 @@ class SceneSet:
     def __getitem__(self, index: int) -> Sample:
         return self.scene(index).sample
 
-    def scene(self, index: int) -> Scene:
-        """The sample together with its ground and its objects."""
+    def scene(self, index: int, moved_to: str | None = None) -> Scene:
+        """The sample together with its ground and its objects.
+
+        moved_to: a family of grounds; the very same objects on one of it instead.
+        """
         if not -self.count <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}")
         index %= self.count
@@ -97,7 +100,12 @@ class SceneSet:
         count = int(random.integers(settings.objects[0], settings.objects[1] + 1))
         names = [main, *(pool[random.integers(len(pool))] for _ in range(count - 1))]
 
-        canvas = _Canvas(ground.paint(settings.size, random))
+        picture = ground.paint(settings.size, random)
+        if moved_to is not None:
+            elsewhere = _random(self.seed, self.split, 2, index)
+            ground = families[moved_to][elsewhere.integers(len(families[moved_to]))]
+            in_place, picture = False, ground.paint(settings.size, elsewhere)
+        canvas = _Canvas(picture)
         for name in names:
             options = self._designs[name]
             canvas.place(options[random.integers(len(options))], settings, random)
@@ -106,7 +114,7 @@ class SceneSet:
         present = np.unique(mask)
         labels[present[(present > 0) & (present < IGNORE)].astype(int) - 1] = 1
         sample = Sample(f"{self.split}-{self.seed}-{index:06d}", image, labels, mask)
-        return Scene(sample, ground.name, family, in_place, canvas.placed())
+        return Scene(sample, ground.name, ground.family, in_place, canvas.placed())
 
     def _main_class(self, index: int) -> str:
         names = list(self._designs)

@@ -19,7 +19,7 @@ from ..files import write_all
 from ..model.network import Network
 from ..predict import predict
 from ..recipes import Recipe
-from ..train import EpochHook, TrainingResult, train
+from ..train import EpochHook, StepHook, TrainingResult, train
 
 PROFILES = {"smoke": recipes.smoke_scenes, "laptop": recipes.lite_scenes}
 
@@ -54,6 +54,7 @@ def trained(
     recipe: Recipe,
     *,
     on_epoch: EpochHook | None = None,
+    on_step: StepHook | None = None,
     filmed: int = 6,
     progress: bool = True,
 ) -> TrainingResult:
@@ -69,7 +70,15 @@ def trained(
         if on_epoch is not None:
             on_epoch(epoch, model, rows)
 
-    return train(recipe, folder, datasets=datasets, resume=True, on_epoch=after, progress=progress)
+    return train(
+        recipe,
+        folder,
+        datasets=datasets,
+        resume=True,
+        on_epoch=after,
+        on_step=on_step,
+        progress=progress,
+    )
 
 
 def film(recipe: Recipe) -> Film:
