@@ -259,7 +259,7 @@ from wsfcn.evaluate import ConfusionMatrix
 from wsfcn.study.cam_floor import THRESHOLDS
 
 
-def judge(masks):
+def score(masks):
     """mIoU, share of the object found, share of the background claimed (fractions)."""
     counts = ConfusionMatrix(len(val.classes) + 1)
     counts.update(masks, truth)
@@ -269,8 +269,8 @@ def judge(masks):
 
 
 names = ["mIoU", "object found", "background claimed"]
-curve = pd.DataFrame([judge(cut(given, t)) for t in THRESHOLDS], THRESHOLDS, names)
-own = pd.Series([judge(cut(guessed, t))[0] for t in THRESHOLDS], THRESHOLDS)
+curve = pd.DataFrame([score(cut(given, t)) for t in THRESHOLDS], THRESHOLDS, names)
+own = pd.Series([score(cut(guessed, t))[0] for t in THRESHOLDS], THRESHOLDS)
 middle = float(curve["mIoU"].idxmax())
 low, high = round(middle / 3, 2), round((1 + middle) / 2, 2)
 
@@ -309,17 +309,17 @@ def through_grid(mask, cells):
 
 
 cells = tuple(cams.shape[-2:])
-ceiling = judge(np.stack([through_grid(mask, cells) for mask in truth]))[0]
+ceiling = score(np.stack([through_grid(mask, cells) for mask in truth]))[0]
 quality = {"image labels given": curve["mIoU"].tolist(), "classes guessed": own.tolist()}
 shares = curve["object found"].tolist(), curve["background claimed"].tolist()
 draw.threshold_curves(THRESHOLDS, *shares, quality, middle, ceiling)
 
 # %%
-summary = pd.DataFrame([judge(masks) for masks in three.values()], list(three), names)
+summary = pd.DataFrame([score(masks) for masks in three.values()], list(three), names)
 summary.map(percent)
 
 # %%
-_, part, claimed = judge(cut(given, middle))
+_, part, claimed = score(cut(given, middle))
 Markdown(
     f"**What to notice.** The left picture is the whole dilemma: the two shares fall *together*. "
     f"At the best threshold, {middle:g}, a CAM finds {part:.0%} of the objects' area and claims "
@@ -384,8 +384,8 @@ from wsfcn.evaluate import evaluate
 alone = evaluate(network, val, limit=len(samples), progress=False)
 table = pd.DataFrame(
     [
-        [*judge(masks[f"CAM at {middle:g}"]), float(own.max())],
-        [*judge(ours), alone.mean_iou],
+        [*score(masks[f"CAM at {middle:g}"]), float(own.max())],
+        [*score(ours), alone.mean_iou],
     ],
     [f"CAM at {middle:g}", "WS-FCN"],
     [*names, "mIoU, classes guessed"],
@@ -441,21 +441,37 @@ for method, row in zip(("cam", "wsfcn"), table.to_numpy(), strict=True):
 # * WS-FCN asks another question, with the same labels. Notebook 5 opens up its training.
 #
 # ## Exercises
-# Fill in a function, run its cell: the line below says whether it is right, or what is wrong.
+# Put your code in place of the dots and run the cell: the line below says whether it is right, or
+# what is wrong.
 #
 # **1. A CAM of your own.** From the features of one image, `(C, h, w)`, and the weights of one
 # class, `(C,)`, make the map, `(h, w)`: negative evidence cut off, the maximum 1. Which input
 # has no maximum to divide by?
 
-# %%
-from wsfcn.study import exercises
+# %% tags=["exercise"]
+from wsfcn.study.exercises import judge
 
 
 def my_cam(features, weights):
-    return None  # your answer
+    """Features (C, h, w) and one class's weights (C,) -> its map (h, w), from 0 to 1."""
+    # begin solution
+    evidence = torch.einsum("chw,c->hw", features, weights).clamp(min=0)
+    most = evidence.max()
+    return evidence / most if most > 0 else evidence
+    # end solution
 
 
-print(exercises.check_my_cam(my_cam))
+def case(seed, weights, hint):
+    inputs = torch.rand(3, 4, 5, generator=torch.manual_seed(seed)), torch.tensor(weights)
+    return inputs, class_activation_maps(inputs[0][None], inputs[1][None])[0, 0], hint
+
+
+judge(
+    my_cam,
+    case(1, [2.0, 1.0, 0.3], "Which channel has which weight? And is the maximum 1?"),
+    case(2, [1.5, -1.0, 0.5], "Evidence against a class, below 0, is cut off."),
+    case(3, [-1.5, -2.0, -0.5], "No cell speaks for this class: its map is all 0, not NaN."),
+)
 
 # %% [markdown]
 # **2. Back to the logit.** You are given a map of evidence *before* anything is cut off or
@@ -463,12 +479,21 @@ print(exercises.check_my_cam(my_cam))
 # may one cell shrink if another grows, without the classifier noticing?
 
 
-# %%
+# %% tags=["exercise"]
 def my_logit(evidence, bias):
-    return None  # your answer
+    """Evidence (h, w) for a class, and its bias -> the logit."""
+    # begin solution
+    return evidence.mean() + bias
+    # end solution
 
 
-print(exercises.check_my_logit(my_logit))
+for_it, mixed = torch.tensor([[4.0, 1.0], [0.5, 2.5]]), torch.tensor([[4.0, -1.0], [0.5, -2.5]])
+judge(
+    my_logit,
+    ((for_it, 0.0), 2.0, "What does global average pooling do to a sum over channels?"),
+    ((for_it, 0.25), 2.25, "Nearly: a linear layer has a bias, too."),
+    ((mixed, 0.25), 0.5, "Evidence against the class counts as well; only the CAM cuts it."),
+)
 
 # %% [markdown]
 # **3. Two shares.** `found` and `truth` are label maps: 0 background, 1 to 20 classes, and in
@@ -476,25 +501,63 @@ print(exercises.check_my_logit(my_logit))
 # object) and the share of the background that was claimed.
 
 
-# %%
+# %% tags=["exercise"]
 def my_shares(found, truth):
-    return None  # your answer
+    """Label maps (H, W) -> (share of the object found, share of the background claimed)."""
+    # begin solution
+    on_object = (truth > 0) & (truth < 255)
+    return (found[on_object] > 0).mean(), (found[truth == 0] > 0).mean()
+    # end solution
 
 
-print(exercises.check_my_shares(my_shares))
+truth_map = np.array([[0, 0, 0, 0], [3, 3, 3, 3]])
+found_map = np.array([[0, 0, 0, 3], [3, 3, 7, 0]])
+border = np.array([[0, 0, 0, 0], [3, 3, 255, 255]])
+judge(
+    my_shares,
+    ((truth_map, truth_map), (1, 0), "All is found, nothing claimed. The object comes first."),
+    ((truth_map * 0, truth_map), (0, 0), "Nothing is found, and nothing is claimed."),
+    ((found_map, truth_map), (3 / 4, 1 / 4), "Found is what is any object, be it another class."),
+    ((found_map, border), (1, 1 / 4), "255 is neither object nor background: leave it out."),
+)
 
 # %% [markdown]
 # **4. A threshold for each image.** `cam` is a map in 0..1, `object_mask` the exact mask as True
 # and False. Return the best threshold for this one image, and its IoU. Then use it on the scenes
 # above: how much would the CAM gain if each scene could choose? Does that cure the faults?
 
+# %% tags=["exercise"]
+from sklearn.metrics import jaccard_score  # another name for IoU
 
-# %%
+
 def my_threshold(cam, object_mask):
-    return None  # your answer
+    """A map (H, W) and a mask (H, W) of True and False -> (best threshold, its IoU)."""
+
+    # begin solution
+    def iou(threshold):
+        found = cam > threshold
+        return (found & object_mask).sum() / (found | object_mask).sum()
+
+    best = max(np.linspace(0, 0.99, 100), key=iou)
+    return best, iou(best)
+    # end solution
 
 
-print(exercises.check_my_threshold(my_threshold))
+rows, columns = np.mgrid[:24, :24]
+blob = np.exp(-(((rows - 12) / 8) ** 2) - ((columns - 10) / 8) ** 2)
+box = (abs(rows - 12) < 7) & (abs(columns - 12) < 6)
+
+
+def true_iou(level):
+    return jaccard_score(box.flat, blob.flat > level)
+
+
+most = max(map(true_iou, np.linspace(0, 0.99, 100)))
+judge(
+    my_threshold,
+    ((blob, box), lambda a: abs(a[1] - true_iou(a[0])) < 0.01, "(threshold, the IoU it gives)?"),
+    ((blob, box), lambda a: true_iou(a[0]) > most - 0.01, "Another threshold is better."),
+)
 
 # %% [markdown]
 # **5. To think about.** Give `photo` a picture in which the object stands in unusual company: a

@@ -481,34 +481,67 @@ record("mean_iou_by_protocol", {name: round(value, 2) for name, value in ours.it
 #
 # ## Exercises
 #
-# Write your code in place of the dots and run the cell; the check says what is wrong, but not how
+# Write your code in place of the dots and run the cell; the judge says what is wrong, but not how
 # to mend it.
 #
 # **1. The price of being small.** Write the focal size penalty of section 3 for a mask that covers
 # the share `size` of an image. At which size is a mask punished by half of what an empty one pays?
 
-# %%
-from wsfcn.study.exercises import check_size_penalty
+# %% tags=["exercise"]
+from wsfcn.study.exercises import judge
 
 
-def size_penalty(size, power, floor): ...
+def size_penalty(size, power, floor):
+    """Share of the image, power and floor -> what is added to the score of the class."""
+    # begin solution
+    return (1 - size) ** power * np.log(floor + size)
+    # end solution
 
 
-print(check_size_penalty(size_penalty))
+def case(size, power, floor, hint):
+    flat = torch.zeros(1, 2, 4, 4)  # logits of 0: the penalty is all there is to the score
+    score = ngwp_scores(flat, torch.full_like(flat, size), power, floor)
+    return (size, power, floor), score.item(), hint
+
+
+judge(
+    size_penalty,
+    case(0.0, 3.0, 0.01, "An empty mask must get the logarithm of the floor."),
+    case(1.0, 3.0, 0.01, "A mask that fills the image must not be punished."),
+    case(0.1, 3.0, 0.01, "Wrong for a tenth of the image: compare with the formula above."),
+    case(0.1, 1.0, 0.01, "Right for the power 3 alone: is it written into your code?"),
+    case(0.1, 3.0, 0.2, "Right for the floor 0.01 alone: is it written into your code?"),
+)
 
 # %% [markdown]
 # **2. The gate.** `pseudo` is one pseudo label as an array (H, W) with 0 for background, 1 to K
 # for the classes and 255 for "not sure"; `labels` is the vector of K zeros and ones. May this
 # image teach?
 
-# %%
-from wsfcn.study.exercises import check_may_teach
+
+# %% tags=["exercise"]
+def may_teach(pseudo, labels):
+    """A pseudo label (H, W) and image labels (K,) -> whether the gate is open."""
+    # begin solution
+    present = np.setdiff1d(pseudo, [255])
+    return len(present) == labels.sum() + 1
+    # end solution
 
 
-def may_teach(pseudo, labels): ...
+def case(pixels, labels, hint):
+    pseudo, given = np.array([pixels], np.uint8), np.array(labels, np.float32)
+    is_open = gate_open(torch.from_numpy(pseudo)[None], torch.from_numpy(given)[None])
+    return (pseudo, given), bool(is_open), hint
 
 
-print(check_may_teach(may_teach))
+judge(
+    may_teach,
+    case([0, 0, 2, 2], [0, 1, 0], "Background and class are there, yet it is shut."),
+    case([0, 0, 0, 0], [0, 1, 0], "A class of the image labels is lost, yet it opens."),
+    case([2, 2, 2, 2], [0, 1, 0], "The background is lost, yet it opens."),
+    case([0, 2, 2, 255], [0, 1, 1], "255 means that nothing is known: no class."),
+    case([0, 2, 3, 255], [0, 1, 1], "Pixels with 255 beside all classes do no harm."),
+)
 
 # %% [markdown]
 # **3. Precision and coverage.** Return both for a pseudo label and the exact mask, arrays (H, W).
@@ -516,28 +549,60 @@ print(check_may_teach(may_teach))
 # precision leaves those pixels out. Then use it on `pseudo` above: how do the images with a shut
 # gate compare with the others?
 
-# %%
-from wsfcn.study.exercises import check_precision_and_coverage
+
+# %% tags=["exercise"]
+def precision_and_coverage(pseudo, exact):
+    """Pseudo label and exact mask, (H, W) -> (share that is right, share that has a label)."""
+    # begin solution
+    labelled = pseudo != 255
+    judged = labelled & (exact != 255)
+    return (pseudo == exact)[judged].mean(), labelled.mean()
+    # end solution
 
 
-def precision_and_coverage(pseudo, exact): ...
+def case(pseudo, exact, precision, coverage, hint):
+    return (np.array([pseudo]), np.array([exact])), (precision, coverage), hint
 
 
-print(check_precision_and_coverage(precision_and_coverage))
+judge(
+    precision_and_coverage,
+    case([0, 1], [0, 1], 1, 1, "Labels everywhere, all of them right: both are 1."),
+    case([0, 1], [1, 1], 0.5, 1, "One label of two is wrong: half the precision."),
+    case([0, 1, 255, 255], [0, 1, 1, 0], 1, 0.5, "No label lowers the coverage, and it alone."),
+    case([0, 1, 1, 255], [0, 1, 255, 255], 1, 0.75, "Where the exact mask is 255 nobody knows."),
+)
 
 # %% [markdown]
 # **4. mIoU by hand.** `confusion[a, b]` counts the pixels of true class `a` that were predicted as
 # `b`. Return the mean IoU over the classes that occur, in the truth or in the prediction.
 # `np.array(result.score.confusion)` is ours; does your function find `result.score.mean_iou`?
 
-# %%
-from wsfcn.study.exercises import check_mean_iou
+# %% tags=["exercise"]
+from wsfcn.evaluate import ConfusionMatrix
 
 
-def mean_iou(confusion): ...
+def mean_iou(confusion):
+    """Counts (N, N), rows are the truth -> the mean IoU of the classes that occur."""
+    # begin solution
+    hits = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - hits
+    return np.mean(hits[union > 0] / union[union > 0])
+    # end solution
 
 
-print(check_mean_iou(mean_iou))
+def case(rows, hint):
+    counts = ConfusionMatrix(len(rows))
+    counts.matrix += np.array(rows)
+    return np.array(rows), counts.mean_iou, hint
+
+
+judge(
+    mean_iou,
+    case([[8, 0], [0, 2]], "Without a mistake it is 1, however large the classes are."),
+    case([[6, 2], [1, 1]], "The union of a class is its row and its column, hits once."),
+    case([[6, 2, 0], [1, 1, 0], [0, 0, 0]], "A class that is nowhere has no IoU."),
+    case([[6, 2, 1], [1, 1, 0], [0, 0, 0]], "A class predicted by mistake has IoU 0."),
+)
 
 # %% [markdown]
 # **5. An experiment.** What do you expect without any warm-up? And with nothing but warm-up? Write

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import base64
-import inspect
 import io
-import runpy
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from wsfcn.study.notebooks import run_notebook
 from wsfcn.study.render import render_notebook
-from wsfcn.study.sources import FOLDER, read_notebook
+from wsfcn.study.sources import read_notebook
 
 FIGURES = 11
-SOLUTIONS = Path(__file__).parent / "solutions" / "05_training.py"
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +84,3 @@ def test_formulas_become_mathml(done):
     assert page.body.count("<math ") > 10
     assert 'class="tex"' not in page.body and not page.failed
     assert page.title.startswith("From image labels to masks")
-
-
-def test_cells_are_short_and_stubs_fit_the_solutions():
-    cells = read_notebook(FOLDER / "05_training.ipynb")["cells"]
-    code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
-    assert max(source.count("\n") + 1 for source in code) <= 25
-    text = "\n".join(code)
-    for name, answer in runpy.run_path(str(SOLUTIONS)).items():
-        if inspect.isfunction(answer):
-            assert f"def {name}{inspect.signature(answer)}: ..." in text
-            assert f"print(check_{name}({name}))" in text
-            assert inspect.getsource(answer).split(":", 1)[1].strip() not in text

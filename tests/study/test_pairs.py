@@ -164,23 +164,41 @@ def test_the_command(folder, capsys):
     assert capsys.readouterr().out.endswith("in step with their texts: 01_cams\n")
 
 
-def test_jupytext_in_jupyterlab_keeps_the_same_pair(folder):
-    import jupytext
-    from jupytext.config import load_jupytext_configuration_file
-    from jupytext.paired_paths import paired_paths
+EXERCISE = """
 
-    config = load_jupytext_configuration_file(str(pairs.FOLDER / "jupytext.toml"))
-    found = paired_paths(
-        "notebooks/01_cams.ipynb",
-        {"extension": ".ipynb"},
-        config.default_formats("notebooks/01_cams.ipynb"),
-    )
-    assert [path for path, _ in found] == ["notebooks/01_cams.ipynb", "notebooks/src/01_cams.py"]
-    notebook = jupytext.reads(TEXT, "py:percent")
-    config.set_default_format_options(notebook.metadata.setdefault("jupytext", {}))
-    notebook.metadata["jupytext"].update(
-        notebook_metadata_filter=config.notebook_metadata_filter,
-        cell_metadata_filter=config.cell_metadata_filter,
-    )
-    assert jupytext.writes(notebook, "py:percent") == TEXT
-    assert tuple(config.cell_metadata_filter.split(",")) == (*pairs.KEPT, "-all")
+# %% tags=["exercise"]
+def half(x):
+    # begin solution
+    part = x / 2
+    return part
+    # end solution
+
+
+judge(half, (2, 1, "no"))
+"""
+
+
+def test_solutions_stay_in_the_text(folder):
+    path, text = folder / "01_cams.ipynb", folder / "src/01_cams.py"
+    text.write_text(TEXT + EXERCISE)
+    assert pairs.sync(folder) == ([path], []) and pairs.check(folder) == []
+    source = nbformat.read(path, 4).cells[-1]["source"]
+    assert source.splitlines()[:2] == ["def half(x):", "    ...  # your code here"]
+    assert source.endswith('judge(half, (2, 1, "no"))') and "solution" not in source
+    assert pairs.main(["solved", str(text), str(folder / "solved.ipynb")]) == 0
+    assert "return part" in nbformat.read(folder / "solved.ipynb", 4).cells[-1]["source"]
+    text.write_text(TEXT + EXERCISE.replace("# end", "# the end of the"))
+    assert "01_cams: a solution without its begin or end" in pairs.check(folder)
+
+
+def test_solutions_survive_an_edit_of_the_notebook(folder):
+    path, text = folder / "01_cams.ipynb", folder / "src/01_cams.py"
+    text.write_text(TEXT + EXERCISE)
+    pairs.sync(folder)
+    edit(path, lambda nb: nb.cells[0].update(source="# Another"))
+    assert pairs.sync(folder, "notebook") == ([text, path], [])
+    assert text.read_text() == (TEXT + EXERCISE).replace("# A title\n# With $x^2$.", "# Another")
+    edit(path, lambda nb: nb.cells[-1].update(source="def half(x):\n    return x / 2"))
+    [problem] = pairs.sync(folder, "notebook")[1]
+    assert problem == "01_cams: 1 times '...  # your code here' must stand in the notebook"
+    assert "return part" in text.read_text()

@@ -1,13 +1,16 @@
 """Each notebook as a pair: NAME.ipynb without outputs, and src/NAME.py, its text for review.
 
 `python -m wsfcn.study.pairs sync` writes the notebooks from their texts, and the parameters
-cells of both from their schemas; `check` says what is out of step and changes nothing.
+cells of both from their schemas; `check` says what is out of step and changes nothing. What a
+text has between `# begin solution` and `# end solution` is not in its notebook; `solved SRC
+OUT.ipynb` writes one that keeps it.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +28,9 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-KEPT = ("tags", "alt")  # metadata of a cell that travels between the two; jupytext.toml says so too
+KEPT = ("tags", "alt")  # metadata of a cell that travels between the two
+SOLUTION = re.compile(r"^([ ]*)# begin solution\n.*?^[ ]*# end solution$", re.MULTILINE | re.DOTALL)
+OPEN = "...  # your code here"  # what stands in the notebook for a solution
 MTIME_SLACK = 1.0  # seconds; copies and checkouts write both halves at about the same time
 
 
@@ -53,23 +58,25 @@ def sync(
         text_path, path = folder / "src" / f"{name}.py", folder / f"{name}.ipynb"
         try:
             text = _cells(text_path) if text_path.exists() else None
-            cells = _cells(path) if path.exists() else text
+            cells = _cells(path) if path.exists() else without_solutions(text or [])
+            if text is not None and source == "notebook":
+                cells = _with_solutions(name, cells, text)
         except NotebookError as error:
             problems.append(str(error))
             continue
         if text is not None and source != "notebook":
             age = path.stat().st_mtime - text_path.stat().st_mtime if path.exists() else 0
-            if source is None and cells != text and age > MTIME_SLACK:
+            if source is None and cells != without_solutions(text) and age > MTIME_SLACK:
                 problems.append(
                     f"{name}: the notebook was edited after its text; "
                     "say sync --from notebook, or --from text"
                 )
                 continue
             cells = text
-        made = _with_parameters(name, cells or [])
+        made = _with_parameters(name, cells)
         if made != text:  # else the text stays as its author laid it out
             written += _write(text_path, _to_text(made))
-        written += _write(path, _to_notebook(made))
+        written += _write(path, _to_notebook(without_solutions(made)))
         problems += _problems(folder, name)
     return written, problems
 
@@ -84,13 +91,15 @@ def _problems(folder: Path, name: str) -> list[str]:
         text, notebook = _cells(text_path), _cells(path)
     except NotebookError as error:
         return [str(error)]
-    problems = []
-    if text != notebook:
-        pairs = enumerate(zip(text, notebook, strict=False), 1)
-        number = next((n for n, (a, b) in pairs if a != b), min(len(text), len(notebook)) + 1)
+    problems, shown = [], without_solutions(text)
+    if shown != notebook:
+        pairs = enumerate(zip(shown, notebook, strict=False), 1)
+        number = next((n for n, (a, b) in pairs if a != b), min(len(shown), len(notebook)) + 1)
         problems.append(f"{name}: notebook and text differ from cell {number} on; run sync")
-    elif path.read_text(encoding="utf-8") != _to_notebook(text):
+    elif path.read_text(encoding="utf-8") != _to_notebook(shown):
         problems.append(f"{name}: holds outputs, or ids or metadata of its own; run sync")
+    if any(mark in c["source"] for c in shown for mark in ("# begin solution", "# end solution")):
+        problems.append(f"{name}: a solution without its begin or end")
     if parameters_source({"cells": text}) is None:
         problems.append(f"{name}: has no code cell tagged 'parameters'")
     elif name not in PARAMETERS:
@@ -98,6 +107,26 @@ def _problems(folder: Path, name: str) -> list[str]:
     elif text != _with_parameters(name, text):
         problems.append(f"{name}: the parameters cell is not its schema's; run sync")
     return problems
+
+
+def without_solutions(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells as the reader gets them: dots in place of the solutions."""
+    return [c | {"source": SOLUTION.sub(rf"\1{OPEN}", c["source"])} for c in cells]
+
+
+def _with_solutions(
+    name: str, cells: list[dict[str, Any]], text: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The cells of a notebook, the n-th dots replaced by the n-th solution of its text.
+
+    Raises NotebookError where there are fewer or more: no solution is lost by a sync.
+    """
+    solutions = [found[0] for c in text for found in SOLUTION.finditer(c["source"])]
+    if sum(c["source"].count(OPEN) for c in cells) != len(solutions):
+        raise NotebookError(f"{name}: {len(solutions)} times {OPEN!r} must stand in the notebook")
+    following = iter(solutions)
+    dots = re.compile(rf"^[ ]*{re.escape(OPEN)}$", re.MULTILINE)
+    return [c | {"source": dots.sub(lambda _: next(following), c["source"])} for c in cells]
 
 
 def _cells(path: Path) -> list[dict[str, Any]]:
@@ -166,10 +195,18 @@ def _write(path: Path, text: str) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a problem is left."""
     parser = argparse.ArgumentParser(prog="python -m wsfcn.study.pairs", description=__doc__)
-    parser.add_argument("command", choices=("sync", "check"))
-    parser.add_argument("--from", dest="source", choices=("text", "notebook"))
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("sync", "check"):
+        command = commands.add_parser(name)
+        command.add_argument("--folder", type=Path, default=FOLDER)
+    commands.choices["sync"].add_argument("--from", dest="source", choices=("text", "notebook"))
+    command = commands.add_parser("solved")
+    command.add_argument("text", type=Path)
+    command.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
+    if options.command == "solved":
+        options.out.write_text(_to_notebook(_cells(options.text)), encoding="utf-8")
+        return 0
     if options.command == "sync":
         written, problems = sync(options.folder, options.source)
         for path in written:
