@@ -19,6 +19,7 @@ from .files import check_output_folder
 
 if TYPE_CHECKING:
     from .model.network import Network
+    from .recipes import Data
 
 OWN_OUTPUT = (".overlay.png", ".mask.png")
 
@@ -71,11 +72,12 @@ def evaluate(argv: list[str]) -> int:
     if arguments.image_labels is not None:
         more["image_labels"] = arguments.image_labels == "on"
     protocol = arguments.protocol.applied(model.recipe.protocol, **more)
-    split = arguments.split
-    if split not in ("train", "val") and model.recipe.data.kind == "scenes":
-        raise ValueError(f"split: scenes have train and val, not {split!r}")
-    settings = model.recipe.data
+    split, settings = arguments.split, model.recipe.data
+    if arguments.data is not None:
+        settings = _other_photos(arguments, model)
     if split not in ("train", "val"):
+        if settings.kind == "scenes":
+            raise ValueError(f"split: scenes have train and val, not {split!r}")
         settings = settings.change({"val_split": split})
     whole = build_split(settings, "train" if split == "train" else "val")
     data = scored(whole)
@@ -108,6 +110,22 @@ def evaluate(argv: list[str]) -> int:
             f"tar: {results.voc_tar(arguments.save, results.names_of(data), arguments.tar, split)}"
         )
     return 0
+
+
+def _other_photos(arguments: Any, model: Network) -> Data:
+    """The settings of --data: the classes of the model, in its order, all photos of a split."""
+    from .data.check import layout_of
+    from .recipes import Data
+
+    kind = arguments.kind or layout_of(arguments.data)
+    return Data(
+        kind=kind,
+        root=str(arguments.data),
+        labels="csv" if kind == "folder" else "masks",
+        classes=model.classes,
+        train=0,
+        val=0,
+    )
 
 
 def _table3(arguments: Any, model: Network, data: Any, protocol: Any) -> int:

@@ -90,6 +90,11 @@ class EvaluateArguments:
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """A .safetensors file written by a training."""
+    data: Path | None = None
+    """A folder of other photos with masks than those of the recipe; only classes that the model
+    knows are scored, pixels of others are left out."""
+    kind: Literal["voc", "coco", "folder"] | None = None
+    """How --data is laid out; told by what lies there if not given."""
     split: str = "val"
     """Which images: train, val, or another list of the data, such as test."""
     table: Literal[3] | None = None

@@ -377,6 +377,10 @@ def test_published_trees_are_fetched_checked_trained_on_and_scored(
         known = sum(int((val[i].mask != 255).sum()) for i in range(len(val)))
         assert sum(map(sum, score.confusion)) == known
         assert score.protocol.split == "val" and "val" in capsys.readouterr().out
+        elsewhere = ["--data", str(voc if kind == "voc" else coco), "--json", "other.json"]
+        assert cli.main(["evaluate", f"{kind}/model.safetensors", *elsewhere]) == 0
+        there = Score.from_dict(json.loads(Path("other.json").read_text()))
+        assert there.confusion == score.confusion and there.protocol == score.protocol
         again = evaluate_folder(f"{kind}_masks", val, score.protocol)
         assert again.confusion == score.confusion
     assert not list(root.glob("*.*"))  # neither archives nor parts are left

@@ -96,9 +96,7 @@ def check(root: str | Path, kind: Kind | None = None, *, near: int = NEAR) -> Re
     layout that is not known, no split with a photo.
     """
     root = Path(root).expanduser()
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    kind = kind or _guess(root)
+    kind = kind or layout_of(root)
     problems: list[Problem] = []
     notes: list[str] = []
     sets: dict[str, Photos] = {}
@@ -129,7 +127,10 @@ def check(root: str | Path, kind: Kind | None = None, *, near: int = NEAR) -> Re
     return Report(root, kind, classes, counts, tuple(problems + found), tuple(notes))
 
 
-def _guess(root: Path) -> Kind:
+def layout_of(root: Path) -> Kind:
+    """What the folder is laid out as. Raises DataError where it is none of the three."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
     if (root / "labels.csv").is_file() and not (root / "JPEGImages").is_dir():
         return "folder"
     with suppress(DataError):
