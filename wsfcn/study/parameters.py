@@ -120,6 +120,19 @@ class Context(NotebookParameters):
     resamples: int = Field(200, ge=20, description="draws of the bootstrap")
 
 
+class Flow(NotebookParameters):
+    """03_sf2_semantic_flow: what SF2's flow and its two streams are worth."""
+
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {
+        "laptop": {"scenes": 200, "shown": 3, "resamples": 2000}
+    }
+
+    model: ModelName = Field("lite-scenes", description="network with SF2: a name or a file")
+    scenes: int = Field(20, ge=4, le=300, description="scenes that are scored")
+    shown: int = Field(2, ge=1, le=4, description="scenes that are drawn")
+    resamples: int = Field(500, ge=20, description="draws of the bootstrap")
+
+
 class Training(NotebookParameters):
     """05_training: the two phases, the losses, the masks over the epochs.
 
@@ -147,6 +160,7 @@ class Training(NotebookParameters):
 PARAMETERS: dict[str, type[NotebookParameters]] = {
     "01_cams": Cams,
     "02_fca_context": Context,
+    "03_sf2_semantic_flow": Flow,
     "05_training": Training,
 }
 
