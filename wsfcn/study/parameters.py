@@ -8,6 +8,7 @@ notebook is a class and a line in PARAMETERS.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -19,11 +20,11 @@ from ..settings import Settings, SettingsError
 ProfileName = Literal["smoke", "laptop", "paper"]
 
 
-def _absolute(text: str) -> str:
+def _absolute(text: str, kind: str = "file") -> str:
     """Notebooks run in their output folder: a path that the caller gave must not depend on it."""
     path = Path(text).expanduser()
-    if text and not path.is_file():
-        raise PydanticCustomError("no_file", "no such file")
+    if text and not (path.is_file() if kind == "file" else path.is_dir()):
+        raise PydanticCustomError("not_there", f"no such {kind}")
     return str(path.resolve()) if text else ""
 
 
@@ -33,6 +34,7 @@ def _absolute_or_name(text: str) -> str:
 
 FilePath = Annotated[str, AfterValidator(_absolute)]
 ModelName = Annotated[str, AfterValidator(_absolute_or_name)]
+FolderPath = Annotated[str, AfterValidator(partial(_absolute, kind="folder"))]
 
 
 class CellParameters(Settings):
@@ -157,11 +159,27 @@ class Training(NotebookParameters):
         return self
 
 
+class Ablations(NotebookParameters):
+    """06_ablations: Tables I to III beside the paper, with their spread."""
+
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {
+        "laptop": {"scored": 80, "scaled": 24, "shown": 3}
+    }
+
+    data: FolderPath = Field("", description="photos with masks (docs/data.md); empty: scenes")
+    networks: list[ModelName] = Field([], description="networks, baseline first; empty: shipped")
+    records: FilePath = Field("", description="scores over seeds; empty: the repository's")
+    scored: int = Field(8, ge=2, description="images that every network is scored on")
+    scaled: int = Field(3, ge=2, description="images that are looked at in four sizes")
+    shown: int = Field(2, ge=1, le=6, description="images that are drawn")
+
+
 PARAMETERS: dict[str, type[NotebookParameters]] = {
     "01_cams": Cams,
     "02_fca_context": Context,
     "03_sf2_semantic_flow": Flow,
     "05_training": Training,
+    "06_ablations": Ablations,
 }
 
 
