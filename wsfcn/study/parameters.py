@@ -174,10 +174,21 @@ class Ablations(NotebookParameters):
     shown: int = Field(2, ge=1, le=6, description="images that are drawn")
 
 
+class Refinement(NotebookParameters):
+    """04_pamr_refinement: PAMR, its knobs, the dense CRF, and pseudo labels in slow motion."""
+
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"scenes": 64}}
+
+    model: ModelName = Field("lite-scenes", description="trained network: a name or a file")
+    scene: int = Field(6, ge=0, le=299, description="validation scene that is taken apart")
+    scenes: int = Field(12, ge=1, le=300, description="validation scenes that are scored")
+
+
 PARAMETERS: dict[str, type[NotebookParameters]] = {
     "01_cams": Cams,
     "02_fca_context": Context,
     "03_sf2_semantic_flow": Flow,
+    "04_pamr_refinement": Refinement,
     "05_training": Training,
     "06_ablations": Ablations,
 }
