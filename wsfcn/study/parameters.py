@@ -112,13 +112,13 @@ class Context(NotebookParameters):
     """02_fca_context: what the strips of FCA see, cost and change."""
 
     PROFILES: ClassVar[dict[str, dict[str, Any]]] = {
-        "laptop": {"scenes": 120, "shown": 4, "resamples": 1000}
+        "laptop": {"scenes": 100, "shown": 3, "resamples": 1000}
     }
 
     photo: FilePath = Field("", description="a photo of yours; empty: one of scikit-image")
     model: ModelName = Field("lite-scenes", description="network with FCA: a name or a file")
     scenes: int = Field(8, ge=2, le=300, description="scenes that are scored, of each kind")
-    shown: int = Field(3, ge=1, le=8, description="scenes that are drawn")
+    shown: int = Field(2, ge=1, le=8, description="scenes that are drawn")
     resamples: int = Field(200, ge=20, description="draws of the bootstrap")
 
 
