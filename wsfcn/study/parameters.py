@@ -112,7 +112,7 @@ class Context(NotebookParameters):
     """02_fca_context: what the strips of FCA see, cost and change."""
 
     PROFILES: ClassVar[dict[str, dict[str, Any]]] = {
-        "laptop": {"scenes": 100, "shown": 3, "resamples": 1000}
+        "laptop": {"scenes": 120, "shown": 3, "resamples": 1000}
     }
 
     photo: FilePath = Field("", description="a photo of yours; empty: one of scikit-image")
