@@ -1,0 +1,896 @@
+# %% [markdown]
+# # 2 · What a mask gains from looking around
+#
+# In notebook 1 purple was **background incompleteness**: background that a mask paints with an
+# object's class. The authors of WS-FCN say why it happens: the network "is not able to capture
+# sufficient object context". Their cure is a module called **FCA**, *flexible context
+# aggregation*. This notebook takes FCA apart, and then causes the disease to test the cure.
+#
+# **Afterwards you will be able to**
+#
+# * draw what a cell of a network *can* see, and what it *does* see;
+# * read attention maps with the right suspicion, and test what an attention is worth;
+# * write the bill of a context module, in parameters and in operations;
+# * cause background incompleteness with one knob, measure it, and say how sure you are.
+#
+# **You need** [01_cams](01_cams.ipynb), and one course in deep learning. Other terms are
+# explained where they first appear.
+#
+# | profile | what it is for | time on 2 CPU cores |
+# | --- | --- | --- |
+# | `smoke` | testing: 8 scenes, so the intervals are wide | 20 s |
+# | `laptop` | reading: 100 scenes | 2 min |
+
+# %% tags=["parameters"]
+# schema: wsfcn.study.parameters.Context
+profile = "smoke"  # how much work: smoke, laptop or paper
+seed = 0  # seed of everything random
+photo = ""  # a photo of yours; empty: one of scikit-image
+model = "lite-scenes"  # network with FCA: a name or a file
+scenes = 8  # scenes that are scored, of each kind
+shown = 2  # scenes that are drawn
+resamples = 200  # draws of the bootstrap
+
+# %%
+import copy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import skimage
+import torch
+from IPython.display import Markdown
+from PIL import Image
+from torch import nn
+
+import wsfcn
+from wsfcn.data import build as build_data
+from wsfcn.data.images import read_image
+from wsfcn.data.transforms import to_tensor
+from wsfcn.show import context as draw
+from wsfcn.study.record import record
+
+network = wsfcn.load(model).requires_grad_(False)
+recipe = network.recipe
+val = build_data(recipe.data)[1]
+samples = [val[i] for i in range(min(scenes, len(val)))]
+pixels = torch.stack([to_tensor(sample.image) for sample in samples])
+
+# %% [markdown]
+# ## 2.1 How far can one cell see?
+#
+# **Question.** A blue cell of a picture may be sky, sea or a blue car. Only its surroundings tell.
+# How much of the surroundings can reach the decision about one place?
+#
+# The network shrinks an image to a **feature map**: a grid of cells, 8 px apart, with some numbers
+# (*channels*) in each. FCA reads that map. Its first half, **MCLM** (*multi-scale context learning
+# module*), has four branches. Each looks along **strips**: kernels that are $k$ cells long and one
+# wide, once down and then across, once across and then down:
+#
+# $$ f_k = C_{1 \times k}\big(C_{k \times 1}(X)\big) + C_{k \times 1}\big(C_{1 \times k}(X)\big),
+#    \qquad k = 1, 3, 5, 7. $$
+#
+# A **dilation** of 2 leaves a gap of one cell between neighbouring *taps* (the weights of a
+# kernel), so that seven taps span 13 cells. The **nominal receptive field** of an output cell is
+# the set of input cells that have any path to it. Blue below: that of the cell in the middle.
+
+# %%
+strips = list(zip(recipe.model.strips, recipe.model.dilations, strict=True))
+cells = pixels.shape[-1] // 8
+draw.reach(samples[0].image, cells, strips)
+
+# %% [markdown]
+# **What to notice.** Two strips in a row reach a whole $k \times k$ square, because the second
+# strip reads cells that the first has already filled. And the square has *holes*: the cells
+# between the blue ones have no path to the middle at all.
+#
+# Do not take a drawing's word for it. A cell has a path to the output exactly if the gradient of
+# the output with respect to that cell is not zero. So we ask the real strips:
+
+# %%
+from wsfcn.model.fca import StripConv
+
+
+def cells_read(strip, side):
+    """How many cells of a side x side map the middle output of a strip reads."""
+    x = torch.ones(1, strip.column_first.in_channels, side, side, requires_grad=True)
+    strip(x)[..., side // 2, side // 2].sum().backward()
+    return int((x.grad.abs().sum(1) > 0).sum())
+
+
+pairs = zip(strips, network.context.strips, strict=True)
+reads = {k: cells_read(strip, cells) for (k, _), strip in pairs}
+record("cells_read", list(reads.values()))
+
+
+# %% [markdown]
+# ## 2.2 How far does it really see?
+#
+# **Question.** That a path exists does not mean that it matters. Which pixels really change what
+# comes out?
+#
+# The **effective receptive field** answers with gradients of the *trained* network: how much does
+# the strength of one output cell, half the sum of its squared channels, change when a pixel
+# changes? Above, each pixel of a real scene; below, each cell of the feature map that FCA reads.
+
+
+# %%
+def sensitivity(output, inputs):
+    """Size of d(strength of the middle cell) / d(input) over the channels, for each input."""
+    middle = output[..., output.shape[-2] // 2, output.shape[-1] // 2]
+    gradients = torch.autograd.grad(middle.square().sum() / 2, inputs, retain_graph=True)
+    return [gradient.norm(dim=1).numpy() for gradient in gradients]
+
+
+x = network.normalise(pixels[:16]).requires_grad_()
+stages = network(x, stages=True).stages
+places = {"before FCA": stages["high"]}
+places |= {f"k = {k}": stages["strips"][:, i] for i, (k, _) in enumerate(strips)}
+places["after FCA"] = stages["context"]
+seen = {name: sensitivity(place, [x, stages["high"]]) for name, place in places.items()}
+del stages, places
+
+
+# %%
+def blocks(gradient):
+    """Gradients of single pixels flicker; means over 4 x 4 px can be looked at."""
+    return torch.nn.functional.avg_pool2d(torch.from_numpy(gradient[None]), 4)[0].numpy()
+
+
+draw.map_grid(
+    [samples[0].image] * 2,
+    ["pixels", "cells"],
+    {name: [blocks(on_x[0]), on_cells[0]] for name, (on_x, on_cells) in seen.items()},
+    "size of the gradient, share of the map's maximum",
+    "Effective receptive fields of the middle cell, on the pixels of a scene and on the cells of "
+    "its feature map, before FCA, for each strip and after FCA. On the cells the strips show "
+    "lattices of 1, 9, 25 and 49 points.",
+)
+
+
+# %%
+def half_radius(maps, pitch):
+    """Radius in px about the middle that holds half of the sum of all maps (n, side, side)."""
+    side = maps.shape[-1]
+    away = pitch * np.hypot(*(np.mgrid[:side, :side] - side // 2)).ravel()
+    order = np.argsort(away)
+    held = maps.sum(0).ravel()[order].cumsum()
+    return away[order][np.searchsorted(held, held[-1] / 2)]
+
+
+radius = pd.DataFrame(
+    {n: [half_radius(a, 1), half_radius(b, 8)] for n, (a, b) in seen.items()},
+    ["on the pixels, px", "on the feature map, px"],
+).T
+record("half_radius_cells", radius["on the feature map, px"].round(1).to_dict())
+radius.round(0).astype(int)
+
+# %% [markdown]
+# The table gives the radius around the middle that holds *half* of all gradient, over the first 16
+# scenes (or as many as there are).
+#
+# **What to notice.**
+# * *Lower row, cells.* The lattices of section 2.1, now with their learned strengths. The outer
+#   taps of the long strips are used: training did not switch them off.
+# * *After FCA* the middle outshines the rest. Every branch contains the middle cell, few contain
+#   the corners, and so the sum looks at itself first and around second.
+# * *Upper row, pixels.* Even *before* FCA a cell listens to a good part of the scene: the
+#   backbone's many layers have mixed it already. In the table the pixel radius is the same before
+#   and after FCA. How far a context module *can* look says little where the features it looks at
+#   have seen everything; papers tend to draw the lattices.
+
+# %% [markdown]
+# ## 2.3 What do the attentions switch?
+#
+# **Question.** FCA has two attentions. Do they look where we would?
+#
+# * **Channel attention** (in MCLM): from the mean and the maximum of each channel of $f_k$, a tiny
+#   network computes a factor between 0 and 1 for each channel. One tiny network serves all four
+#   branches.
+# * **SRM** (*spatial recalibration module*), the second half of FCA: from the mean and the maximum
+#   over the *channels* of each cell, a 3 x 3 convolution computes a factor $s$ between 0 and 1 for
+#   each cell. The map $E$ becomes $E + s \cdot E$, so a cell can at most be doubled.
+#
+# Besides scenes we look at a photo. The network was trained on drawings; does it carry over?
+
+# %%
+path = photo or Path(skimage.__file__).parent / "data" / "motorcycle_left.png"
+picture = Image.fromarray(read_image(path))
+picture.thumbnail((256, 256), Image.Resampling.BICUBIC)
+images = [samples[0].image, samples[1].image, np.asarray(picture)]
+titles = ["scene 0", "scene 1", "photo"]
+with torch.inference_mode():
+    outputs = [network(network.normalise(to_tensor(image)[None]), stages=True) for image in images]
+attention = [output.stages["channel_attention"][0].numpy() for output in outputs]
+branches = [f"k = {k}" for k, _ in strips]
+draw.switches(dict(zip(titles, attention, strict=True)), branches)
+
+# %%
+with torch.inference_mode():
+    stem = network.backbone.stem(network.normalise(pixels))
+    whole = network.finish(stem, pixels.shape[-2:], stages=True).stages
+a = whole["channel_attention"]
+settled = float(((a < 0.05) | (a > 0.95)).float().mean())
+same = float(((a > 0.5) == (a.mean((0, 1)) > 0.5)).float().mean())
+record("attention_settled", round(settled, 4))
+record("attention_same", round(same, 4))
+Markdown(
+    f"**What to notice.** {settled:.0%} of the values lie below 0.05 or above 0.95, and {same:.0%} "
+    f"agree with one and the same pattern, whatever the branch and whatever the scene (over "
+    f"{len(samples)} scenes). A switch that never moves chooses nothing: after training it could "
+    "be folded into the weights."
+)
+
+# %% [markdown]
+# Why? The strips have no normalisation, so $f_k$ is large (tens, not ones). Large numbers go into
+# the sigmoid of the attention, which then answers 0 or 1, and where a sigmoid is flat, gradients
+# die: the switches freeze early. That the four branches *share* the tiny network makes them alike.
+#
+# Now the other attention. The maps of the strips below show the strength of each cell after the
+# channel attention; the last column is what the network finally calls an object.
+
+# %%
+columns = {
+    name: [
+        (o.stages["strips"][0, i] * o.stages["channel_attention"][0, i, :, None, None]).norm(dim=0)
+        for o in outputs
+    ]
+    for i, name in enumerate(branches)
+}
+columns["SRM (0 to 1)"] = [o.stages["spatial_attention"][0, 0] for o in outputs]
+columns["object (0 to 1)"] = [1 - o.masks[0, 0] for o in outputs]
+draw.map_grid(
+    images,
+    titles,
+    columns,
+    "share of the map's maximum",
+    "Two scenes and a photo: strength of the four strip branches, attention of the SRM, and what "
+    "the network takes for an object.",
+)
+
+# %%
+s = whole["spatial_attention"][:, 0]
+inner = float(s[:, 2:-2, 2:-2].mean())
+edge = float((s.sum() - s[:, 2:-2, 2:-2].sum()) / (s.numel() - s[:, 2:-2, 2:-2].numel()))
+record("srm", {"inner": round(inner, 4), "edge": round(edge, 4)})
+Markdown(
+    "**What to notice.**\n"
+    "* The strip maps are dark towards the edges of the image, where taps read padding, and follow "
+    "the objects only loosely. Strength over all channels is no evidence for a class; the last "
+    "column shows that the network does know where the objects are.\n"
+    "* They are striped: with dilation 2 neighbouring cells share no input, so odd and even cells "
+    "drift apart (*gridding*).\n"
+    f"* The SRM of this network does not point at objects. Its mean is {edge:.2f} in the two "
+    f"outermost rows and columns, and {inner:.2f} inside: it answers to the *edge of the image*, "
+    "where its 3 x 3 convolution reads zeros of padding."
+)
+
+# %% [markdown]
+# ### A picture of attention proves nothing
+# What an attention *shows* and what it *does* are different things. The test is an intervention:
+# take the part out of the trained network, and look at what changes.
+# Below, **mIoU** is the mean over the classes of intersection over union, the pixels where mask
+# and truth agree on the class divided by those where at least one of them says it.
+
+# %%
+from wsfcn.evaluate import ConfusionMatrix
+
+truth = np.stack([sample.mask for sample in samples])
+
+
+class Fixed(nn.Module):
+    """An attention that says the same of every image."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values[None, :, None, None]
+
+    def forward(self, f):
+        return self.values
+
+
+def masks_of(change):
+    """Label maps of a copy of the network whose context module was changed."""
+    twin = copy.deepcopy(network)
+    change(twin.context)
+    with torch.inference_mode():
+        return twin.finish(stem, pixels.shape[-2:]).masks.argmax(1).numpy().astype(np.uint8)
+
+
+# %%
+def no_srm(fca):
+    fca.srm = None
+
+
+def fixed_attention(fca):
+    fca.attention = nn.ModuleList(Fixed(values) for values in whole["channel_attention"].mean(0))
+
+
+def without(branch):
+    """A change that removes what the embedding reads of one branch."""
+    width = network.context.embed[0].out_channels
+
+    def change(fca):
+        fca.embed[0].weight[:, branch * width : (branch + 1) * width] = 0
+
+    return change
+
+
+changes = {"as trained": lambda fca: None, "no SRM": no_srm, "attention fixed": fixed_attention}
+changes |= {f"without {name}": without(i) for i, name in enumerate(branches)}
+changes["without image mean"] = without(len(branches))
+
+# %%
+found = {name: masks_of(change) for name, change in changes.items()}
+rows = {}
+for name, labels in found.items():
+    counts = ConfusionMatrix(len(val.classes) + 1)
+    counts.update(labels, truth)
+    moved = 100 * (labels != found["as trained"]).mean()
+    rows[name] = {"mIoU, %": 100 * counts.mean_iou, "labels that change, %": moved}
+removed = pd.DataFrame(rows).T
+record("removed", removed.round(2).to_dict("index"))
+removed.round(1)
+
+# %% [markdown]
+# *Protocol: one scale, no flip, no class filter, the first `scenes` validation scenes.*
+#
+# **What to notice.** Compare the second column. Freezing the channel attention at its average, or
+# removing the SRM, changes few labels; taking out a strip branch changes many. (The branches were
+# trained together, so a missing one is missed by more than it would be had the others grown up
+# without it.) *In this network* the strips work and the attentions hardly do. That says nothing
+# about other networks; it says which test to run on them.
+
+# %% [markdown]
+# ## 2.4 What does context cost?
+#
+# **Question.** One dense kernel of $k \times k$ taps reaches as far as two crossed strips. Why not
+# take that? And what do other context modules cost?
+#
+# For $C$ input and $w$ output channels a dense kernel has $k^2 C w$ weights; the two crossed strips
+# of a branch have $2 k (C w + w^2)$. In the paper $C = 4096$ and $w = 256$:
+
+# %%
+C, w = 4096, 256
+lengths = (1, 3, 5, 7, 9)
+weights = pd.DataFrame(
+    {
+        "k x k kernel": [k * k * C * w / 1e6 for k in lengths],
+        "crossed strips": [2 * k * (C * w + w * w) / 1e6 for k in lengths],
+    },
+    [f"k = {k}" for k in lengths],
+)
+weights.T.round(1).rename_axis("weights of a branch, millions")
+
+# %% [markdown]
+# A strip costs more for $k = 1$ and gains from $k = 3$ on. Now whole modules, the rivals of the
+# paper's Table II:
+#
+# * **ASPP** (*atrous spatial pyramid pooling*), the context module of the paper's baseline: a
+#   1 x 1 and three dilated 3 x 3 kernels side by side;
+# * **PPM** (*pyramid pooling module*): means over 1, 4, 9 and 36 parts of the image;
+# * **non-local**: every cell attends to every other;
+# * one **7 x 7** convolution.
+#
+# **GFLOP**: billions of additions and multiplications for one image. The paper's sizes are built
+# without memory or work (PyTorch's `meta` device knows only shapes).
+
+# %%
+from torch.utils.flop_counter import FlopCounterMode
+
+from wsfcn.model.context_rivals import ASPP, PPM, LargeConv, NonLocal
+from wsfcn.model.fca import FCA, SRM
+
+
+def modules_of(settings, inputs):
+    """The context modules at the widths of a recipe's model, on the meta device."""
+    width, dilations = settings.width, settings.dilations
+    with torch.device("meta"):
+        square = FCA(inputs, width, dilations=dilations)
+        square.strips = nn.ModuleList(
+            nn.Conv2d(inputs, width, k, padding=d * (k // 2), dilation=d, bias=False)
+            for k, d in zip(settings.strips, dilations, strict=True)
+        )
+        return {
+            "FCA": FCA(inputs, width, dilations=dilations),
+            "FCA, k x k kernels": square,
+            "ASPP": ASPP(inputs, width, rates=settings.rates),
+            "non-local": NonLocal(inputs, width),
+            "7 x 7": LargeConv(inputs, width),
+            "PPM": PPM(inputs, width),
+        }
+
+
+# %%
+def bill(settings, inputs, side):
+    """Name -> (millions of parameters, GFLOP on a map of side x side cells)."""
+    costs = {}
+    for name, module in modules_of(settings, inputs).items():
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module.eval()(torch.empty(1, inputs, side, side, device="meta"))
+        millions = wsfcn.count_parameters(module) / 1e6
+        costs[name] = (millions, counter.get_total_flops() / 1e9)
+    return costs
+
+
+paper = wsfcn.recipes.paper_voc()
+costs = {
+    "paper: 321 px, 41 x 41 cells": bill(paper.model, C, 41),
+    "this course: 128 px, 16 x 16 cells": bill(recipe.model, network.backbone.high_channels, 16),
+}
+draw.bill(costs)
+
+# %%
+from wsfcn.study.params import PAPER, meta_network
+
+base = wsfcn.count_parameters(meta_network(wsfcn.recipes.table1()["baseline"])) / 1e6
+at_paper = next(iter(costs.values()))
+names = {"non_local": "non-local", "large_conv": "7 x 7", "ppm": "PPM", "fca": "FCA"}
+rows = {"ASPP": (base, PAPER[1]["baseline"][1])}
+for row, name in names.items():
+    rows[name] = (base - at_paper["ASPP"][0] + at_paper[name][0], PAPER[2][row][1])
+totals = pd.DataFrame(rows, ["ours", "paper, Tables I and II"]).T.round(2)
+dense = round(at_paper["FCA, k x k kernels"][0], 2)
+record("parameters", {**totals["ours"].to_dict(), "dense FCA": dense})
+totals.T.rename_axis("parameters of the whole network, millions")
+
+# %% [markdown]
+# **What to notice.** Strips make a 7-cell reach affordable: with dense kernels the same module
+# would be more than twice as large. But FCA is *not* the cheapest: ASPP, which it replaces, has
+# fewer parameters and operations. And all of this is small beside the backbone with its 104
+# million trained parameters. "Cheap" always needs a *than what*.
+
+# %% [markdown]
+# ## 2.5 Taps that never train
+#
+# **Question.** The text of the paper does not mention dilation. The code its authors released has
+# it: 1, 12, 24 and 36. The network is trained on crops of 321 px, and the map then has 41 x 41
+# cells. What does a strip with seven taps, 36 cells apart, read there?
+
+# %%
+wide = list(zip(paper.model.strips, paper.model.dilations, strict=True))
+draw.reach(np.asarray(picture.resize((256, 256))), 41, wide)
+
+
+# %% [markdown]
+# **What to notice.** Orange crosses read **padding**, the zeros that a convolution sees beyond the
+# map. (The photo shrinks in the drawing because the taps lie so far out.) The middle cell of the
+# longest strips reads... the middle cell. Cells elsewhere do better, but a tap 48 or more cells
+# away reads zeros *wherever* on a 41-cell map we stand. A weight that only meets zeros gets no
+# gradient. We build these strips and ask them. Below, a disc is the size of a tap's gradient; a
+# cross is a gradient of exactly zero.
+
+
+# %%
+def tap_gradients(k, dilation, side):
+    """Size of the gradient of each tap, (k,), over the four convolutions of a branch."""
+    torch.manual_seed(seed)
+    strip = StripConv(4, 4, k, dilation)
+    strip(torch.randn(1, 4, side, side)).square().sum().backward()
+    squares = sum(p.grad.square().sum((0, 1)).flatten() for p in strip.parameters())
+    return squares.sqrt().numpy()
+
+
+gradients = {(k, d): tap_gradients(k, d, 41) for k, d in wide}
+draw.taps(gradients, 41)
+
+# %%
+each = C * w + w * w  # weights of one tap, twice for the two paths
+dead = sum(2 * int((size == 0).sum()) * each for size in gradients.values())
+train = paper.train
+rate = train.learning_rate * train.new_factor / (1 - train.momentum)
+left = (1 - rate * train.weight_decay) ** (661 * 18)  # steps of 18 epochs of 10,582 images
+record("dead_weights", dead)
+record("dead_weights_left", round(left, 3))
+Markdown(
+    f"{dead:,} weights, {dead / at_paper['FCA'][0] / 1e6:.0%} of FCA, never receive a gradient. "
+    f"Weight decay is all that happens to them: after 18 epochs, the age of the published network, "
+    f"they still have {left:.2f} of their random initial size."
+)
+
+
+# %% [markdown]
+# Harmless? During training, yes. But the authors *test* on a canvas of 1024 px, where the map has
+# 128 x 128 cells, and there these taps meet real features. Below: the relative change of a branch's
+# output when its dead taps are set to zero; random inputs, fresh weights, the dead ones shrunk as
+# above.
+
+
+# %%
+def dependence(k, dilation, side):
+    """|output - output without the taps that are dead at 41 cells| / |output|."""
+    torch.manual_seed(seed)
+    strip, x = StripConv(4, 4, k, dilation).requires_grad_(False), torch.randn(1, 4, side, side)
+    is_dead = torch.from_numpy(gradients[k, dilation] == 0)
+    outputs = []
+    for factor in (left, 0):
+        twin = copy.deepcopy(strip)
+        for p in twin.parameters():
+            p.flatten(2)[..., is_dead] *= factor
+        outputs.append(twin(x))
+    return float((outputs[0] - outputs[1]).norm() / outputs[0].norm())
+
+
+rows = {
+    f"k = {k}, dilation {d}": {
+        "41 cells (training)": 100 * dependence(k, d, 41),
+        "128 cells (test)": 100 * dependence(k, d, 128),
+    }
+    for k, d in wide
+}
+record("dead_at_test", round(rows["k = 7, dilation 36"]["128 cells (test)"], 1))
+pd.DataFrame(rows).T.round(1).rename_axis("output that changes, %")
+
+# %% [markdown]
+# **What to notice.** Zero at training size, as it must be; not zero at test size. The published
+# network thus adds some random numbers of its youth to every test image. Nobody chose that: it
+# follows from two settings that are each reasonable. The recipe of this course has dilations of 1
+# and 2 on 16 cells, where every tap trains.
+
+# %% [markdown]
+# ## 2.6 Background incompleteness, caused
+#
+# **Question.** Does FCA cure what it was made for?
+#
+# A class that always comes with the same ground teaches the network that the ground *is* the
+# class. From image labels alone, nothing says which of the two carries the name. Our scenes have a
+# knob for this, **co-occurrence**: the probability that a class stands on its own ground (boats on
+# water, trains on tracks, cows in a meadow). Four networks were trained, all from image labels:
+#
+# | | scenes in training | context |
+# | --- | --- | --- |
+# | ASPP, mixed | 30 % on their own ground, else on any | ASPP, as in the paper's baseline |
+# | FCA, mixed | the same | FCA |
+# | ASPP, always home | every class on its own ground, always | ASPP |
+# | FCA, always home | the same | FCA |
+#
+# The rest of the network is the paper's baseline in all four. They are tested on three kinds of
+# scene that differ in *one* thing, the ground:
+#
+# * **home**: the objects stand on their own ground (co-occurrence 1);
+# * **away**: the same objects at the same places, pasted on a ground of another family;
+# * **empty**: the home ground with no object at all.
+
+# %%
+from wsfcn.data.grounds import grounds
+
+home_set = build_data(recipe.change({"data.scenes.co_occurrence": 1.0}).data)[1]
+drawn = [home_set.scene(i) for i in range(min(scenes, len(home_set)))]
+families = grounds("val")
+kinds = {"home": [], "away": [], "empty": []}
+for index, scene in enumerate(drawn):
+    random = np.random.default_rng([seed, index])
+    other = random.choice([family for family in families if family != scene.family])
+    own = families[scene.family][random.integers(len(families[scene.family]))]
+    ground = own.paint(home_set.settings.size, random)
+    kinds["home"].append(scene.sample.image)
+    kinds["away"].append(home_set.scene(index, moved_to=str(other)).sample.image)
+    kinds["empty"].append(np.clip(ground, 0, 255).astype(np.uint8))
+
+# %%
+from wsfcn.predict import predict
+
+shipped = {
+    "ASPP, mixed": "lite-scenes-baseline",
+    "FCA, mixed": "lite-scenes-fca",
+    "ASPP, always home": "lite-scenes-baseline-cooccurring",
+    "FCA, always home": "lite-scenes-fca-cooccurring",
+}
+exact = np.stack([scene.sample.mask for scene in drawn])
+known, labels = {}, {}
+
+
+def stem_once(images):
+    """The four networks share a frozen backbone, so each batch passes through it once."""
+    key = hash(images.numpy().tobytes())
+    if key not in known:
+        known[key] = network.backbone.stem(images)
+    return known[key]
+
+
+for name, file in shipped.items():
+    rival = wsfcn.load(file)
+    rival.backbone.stem = stem_once
+    for kind, images in kinds.items():
+        labels[name, kind] = np.stack([found.labels for found in predict(rival, images)])
+protocol = rival.recipe.protocol
+
+# %%
+from wsfcn.show.cams import mask_grid
+
+
+def of_scenes(found, exact):
+    """One confusion matrix for each scene, (n, 21, 21); rows are the truth."""
+    matrices = [ConfusionMatrix(len(val.classes) + 1) for _ in found]
+    for counts, mask, right in zip(matrices, found, exact, strict=True):
+        counts.update(mask, right)
+    return matrices
+
+
+truths = {"home": exact, "away": exact, "empty": np.zeros_like(exact)}
+cases = [(index, kind) for index in range(min(shown, len(drawn))) for kind in kinds]
+rows = [drawn[i].sample._replace(image=kinds[kind][i], mask=truths[kind][i]) for i, kind in cases]
+some = {name: np.stack([labels[name, kind][i] for i, kind in cases]) for name in shipped}
+right = [row.mask for row in rows]
+scores = {name: [m.mean_iou for m in of_scenes(found, right)] for name, found in some.items()}
+mask_grid(rows, some, scores, val.classes)
+
+# %% [markdown]
+# Each group of three rows is one scene: home, away, empty. The number over a mask is its IoU,
+# averaged over the classes in truth or mask, background included.
+#
+# **What to notice.** Look at the third row of each group first: no object, so every colour there
+# is background that was claimed *by the ground alone*. Compare the networks that saw mixed scenes
+# with those that never saw a class away from home. Then the first rows: where does the paint leave
+# the object, and is it stopped by anything?
+#
+# Now in numbers, over all scenes. **Background incompleteness** is, for us, the share of the
+# background that is painted with any class. How sure can we be with so few scenes? The
+# **bootstrap** asks: what if we had met other scenes of this kind? It draws the scenes again, with
+# replacement, many times, and computes the measure each time; the middle 95 % of the values are
+# the interval. All networks meet the same draws, so that differences between them can be judged,
+# too.
+
+# %%
+n = len(drawn)
+random = np.random.default_rng(seed)
+draws = np.vstack([np.ones(n), random.multinomial(n, np.full(n, 1 / n), size=resamples)])
+
+
+def claimed(matrices):
+    """Share of the background painted with a class, %: of all scenes, then of each draw."""
+    return 100 * (draws @ matrices[:, 0, 1:].sum(1)) / (draws @ matrices[:, 0].sum(1))
+
+
+def mean_iou(matrices):
+    """mIoU, %, likewise."""
+    total = (draws @ matrices.reshape(n, -1)).reshape(-1, *matrices.shape[1:])
+    hits = np.einsum("nii->ni", total)
+    with np.errstate(invalid="ignore"):
+        return 100 * np.nanmean(hits / (total.sum(1) + total.sum(2) - hits), axis=1)
+
+
+# %%
+measures = {
+    "empty: background claimed": ("empty", claimed),
+    "home: background claimed": ("home", claimed),
+    "away: background claimed": ("away", claimed),
+    "home: mIoU": ("home", mean_iou),
+    "away: mIoU": ("away", mean_iou),
+}
+values = {title: {} for title in measures}
+for title, (kind, measure) in measures.items():
+    for name in shipped:
+        matrices = np.stack([m.matrix for m in of_scenes(labels[name, kind], truths[kind])])
+        values[title][name] = measure(matrices)
+
+
+def with_interval(drawn_values):
+    """The value, and the middle 95 % of the draws."""
+    return (drawn_values[0], *np.percentile(drawn_values[1:], [2.5, 97.5]))
+
+
+draw.intervals(
+    {title: {k: with_interval(v) for k, v in rows.items()} for title, rows in values.items()}
+)
+
+# %%
+questions = {
+    "FCA - ASPP, mixed": ("FCA, mixed", "ASPP, mixed"),
+    "FCA - ASPP, always home": ("FCA, always home", "ASPP, always home"),
+    "always home - mixed, ASPP": ("ASPP, always home", "ASPP, mixed"),
+    "always home - mixed, FCA": ("FCA, always home", "FCA, mixed"),
+}
+effects = {
+    question: {t: with_interval(rows[a] - rows[b]) for t, rows in values.items()}
+    for question, (a, b) in questions.items()
+}
+record("effects", {q: {t: np.round(v, 2) for t, v in e.items()} for q, e in effects.items()})
+record("claimed", {t: {k: round(v[0], 2) for k, v in r.items()} for t, r in values.items()})
+table = pd.DataFrame(effects).T
+table.map(lambda v: f"{v[0]:+.1f} [{v[1]:+.1f}, {v[2]:+.1f}]")
+
+
+# %%
+def verdict(effect, good):
+    """In words what an interval says; `good` is the sign of an improvement."""
+    value, low, high = effect
+    if low <= 0 <= high:
+        return f"no difference can be told ({value:+.1f} points, {low:+.1f} to {high:+.1f})"
+    word = "better" if value * good > 0 else "worse"
+    return f"{word} ({value:+.1f} points, {low:+.1f} to {high:+.1f})"
+
+
+knob = table.loc["always home - mixed, ASPP"]
+cure = table.loc["FCA - ASPP, always home"]
+plain = table.loc["FCA - ASPP, mixed"]
+Markdown(
+    "**What the numbers say.**\n"
+    f"* *The knob*, with ASPP. Empty grounds: {verdict(knob.iloc[0], -1)}. Background claimed at "
+    f"home: {verdict(knob.iloc[1], -1)}. mIoU away from home: {verdict(knob.iloc[4], 1)}.\n"
+    f"* *The cure*, FCA against ASPP where the disease was caused. Empty grounds: "
+    f"{verdict(cure.iloc[0], -1)}. Background claimed at home: {verdict(cure.iloc[1], -1)}. mIoU "
+    f"at home: {verdict(cure.iloc[3], 1)}.\n"
+    f"* FCA against ASPP on mixed scenes. Background claimed at home: "
+    f"{verdict(plain.iloc[1], -1)}. mIoU at home: {verdict(plain.iloc[3], 1)}; away: "
+    f"{verdict(plain.iloc[4], 1)}.\n\n"
+    f"*Protocol: {protocol.describe()}; {n} scenes of each kind; one training seed each.*"
+)
+
+# %% [markdown]
+# FINDINGS
+#
+# ## 2.7 The paper's Table I, and ours
+#
+# The paper adds the parts of FCA to its baseline, on PASCAL VOC 2012 val. Ours are the networks
+# that the package carries, scored on all 300 validation scenes.
+
+# %%
+from wsfcn.build import SHIPPED
+from wsfcn.evaluate import Score
+from wsfcn.weights import read_safetensors
+
+
+def score_of(name):
+    """The score that a network of the package carries in its file."""
+    header = read_safetensors(SHIPPED / f"{name}.safetensors")[1]
+    return Score.from_dict(header["provenance"]["score"])
+
+
+table1 = {
+    "baseline (ASPP)": ("lite-scenes-baseline", 58.38, 87.58),
+    "+ MCLM": ("lite-scenes-mclm", 59.71, 88.41),
+    "+ MCLM + SRM = FCA": ("lite-scenes-fca", 60.13, 88.55),
+}
+ours = {name: score_of(file) for name, (file, *_) in table1.items()}
+start = ours["baseline (ASPP)"]
+rows = {
+    name: {
+        "paper: mIoU": miou,
+        "gain": f"{miou - 58.38:+.2f}",
+        "PixAcc": accuracy,
+        "ours: mIoU": round(100 * ours[name].mean_iou, 2),
+        "gain ": f"{100 * ours[name].difference(start):+.2f}",
+        "PixAcc ": round(100 * ours[name].pixel_accuracy, 2),
+    }
+    for name, (_, miou, accuracy) in table1.items()
+}
+record("table1", {name: row["ours: mIoU"] for name, row in rows.items()})
+pd.DataFrame(rows).T
+
+# %% [markdown]
+# *Paper: one scale with flip, single run (its text says "single scale"; by its Table III these are
+# the numbers with flip). Ours: one scale with flip, class filter 0.1, no CRF, one training seed.*
+#
+# Only the *gains* can be compared, and those with care: another training seed moves the mIoU of our
+# networks by about half a point (`docs/results.md`); the paper gives no spread for its own.
+# [06_ablations](06_ablations.ipynb) repeats the rows over several seeds.
+#
+# ## Recap
+# * Two crossed strips reach a square lattice for $2k$ instead of $k^2$ weights per pair of
+#   channels. What a cell *can* see is more than what it *does* see.
+# * Attention maps are a claim. Whether an attention *does* something is settled by taking it out.
+#   Here the strips work, and both attentions hardly matter.
+# * FCA is dearer than the ASPP that it replaces, and far cheaper than dense kernels of its reach.
+# * Dilations of 24 and 36 on a 41 x 41 map leave 36 % of FCA untrained, yet active at test time.
+# * Background incompleteness can be caused by co-occurrence alone. An interval says what a
+#   difference is worth.
+#
+# ## Exercises
+# Write your code in place of the dots and run the cell; the line below says whether it is right.
+#
+# **1. The price of a strip.** How many weights have the two crossed strips of one branch, `k` cells
+# long, for `inputs` and `width` channels? From which odd `k` on are they cheaper than a dense
+# kernel, in the paper's size?
+
+# %% tags=["exercise"]
+from wsfcn.study.exercises import judge
+
+
+def strip_weights(k, inputs, width):
+    """The number of weights of a branch of the MCLM (an integer)."""
+    # begin solution
+    return 2 * k * (inputs * width + width * width)
+    # end solution
+
+
+def counted(*sizes):
+    k, inputs, width = sizes
+    return sum(p.numel() for p in StripConv(inputs, width, k, 1).parameters())
+
+
+judge(
+    strip_weights,
+    ((1, 8, 8), counted(1, 8, 8), "even for k = 1 there are two paths of two convolutions."),
+    ((5, 16, 8), counted(5, 16, 8), "the second strip of a path reads the channels of the first."),
+)
+
+
+# %% [markdown]
+# **2. Dead or alive.** A strip of `k` taps with a dilation reads a map of `cells` x `cells`. How
+# many of its taps can never read anything but padding, wherever on the map the output is? How
+# large must the paper's training crop be before all taps of FCA train?
+
+
+# %% tags=["exercise"]
+def dead_taps(k, dilation, cells):
+    """The number of taps (of one strip) that only ever read zeros."""
+    # begin solution
+    offsets = [dilation * (i - k // 2) for i in range(k)]
+    return sum(abs(offset) >= cells for offset in offsets)
+    # end solution
+
+
+def without_gradient(k, dilation, cells):
+    strip = StripConv(1, 1, k, dilation)
+    strip(torch.randn(1, 1, cells, cells)).square().sum().backward()
+    return int((strip.column_first.weight.grad == 0).sum())
+
+
+judge(
+    dead_taps,
+    ((3, 2, 16), without_gradient(3, 2, 16), "on the course's maps every tap trains."),
+    ((7, 36, 41), without_gradient(7, 36, 41), "count from the middle tap, to both sides."),
+    ((3, 12, 12), without_gradient(3, 12, 12), "12 cells have offsets from -11 to 11."),
+)
+
+
+# %% [markdown]
+# **3. The SRM in three lines.** `e` is the embedding, (B, C, h, w), and `kernel` the weights of the
+# SRM's convolution, (1, 2, 3, 3): first those for the mean over the channels, then those for the
+# maximum. Return the attention map, (B, 1, h, w).
+
+
+# %% tags=["exercise"]
+def spatial_attention(e, kernel):
+    """s = sigmoid(conv3x3([mean over channels; maximum over channels])), padded with zeros."""
+    # begin solution
+    pooled = torch.cat([e.mean(1, keepdim=True), e.amax(1, keepdim=True)], dim=1)
+    return torch.sigmoid(torch.nn.functional.conv2d(pooled, kernel, padding=1))
+    # end solution
+
+
+srm, e, kept = SRM(), torch.randn(2, 5, 6, 6), {}
+srm(e, kept)
+given = (e, srm.conv.weight.detach())
+judge(
+    spatial_attention,
+    (given, lambda s: s.shape == (2, 1, 6, 6), "a map for each image, of the same size."),
+    (given, kept["spatial_attention"], "mean first, maximum second, then the sigmoid."),
+)
+
+
+# %% [markdown]
+# **4. Claimed by its own ground.** Purple has two sources: the object's own class that leaks, and
+# classes that are not even there but *belong* to this ground. `labels` and `truth` are label maps,
+# (H, W), 255 in `truth` does not count; `home` lists the numbers of the classes that belong to the
+# ground. Return the share of the background that is painted with one of these. Then use it on
+# `labels["ASPP, always home", "empty"]`.
+
+
+# %% tags=["exercise"]
+def claimed_at_home(labels, truth, home):
+    """Share (0 to 1) of the background's pixels that carry a class of `home`."""
+    # begin solution
+    return float(np.isin(labels[truth == 0], home).mean())
+    # end solution
+
+
+small = np.array([[0, 1, 1], [3, 3, 0]], np.uint8), np.array([[0, 1, 0], [0, 255, 0]], np.uint8)
+judge(
+    claimed_at_home,
+    ((*small, [1, 3]), 0.5, "the background has four pixels here; two carry class 1 or 3."),
+    ((*small, [3]), 0.25, "only classes of the ground count, and 255 is no background."),
+)
+
+# %% [markdown]
+# **5. An experiment.** What would you expect of a network that is trained with `co_occurrence` 0.9
+# instead of 1, so that one scene in ten breaks the rule? Write your guess down, then train it:
+# `wsfcn train lite-scenes --data.scenes.co_occurrence 0.9`.
+#
+# ## Read on
+# * Wang, Zhang, Zhang, Tang: *Coupling Global Context and Local Contents for Weakly-Supervised
+#   Semantic Segmentation*, IEEE TNNLS 2023. Section III-B, Figure 3, Tables I and II.
+# * Luo, Li, Urtasun, Zemel: *Understanding the Effective Receptive Field in Deep Convolutional
+#   Neural Networks*, NeurIPS 2016.
+# * Next: [03_sf2_semantic_flow](03_sf2_semantic_flow.ipynb), what the low feature level adds.
