@@ -1,0 +1,143 @@
+"""Browser tests: Chromium, a page that mounts a widget by itself, and a JupyterLab of their own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+# What is on the page is all there is: the network is off, and the policy forbids to try.
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; img-src data:"
+)
+PAGE = """<!doctype html><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="POLICY"><title>A widget alone</title>
+<body style="margin:8px;font-family:sans-serif"><div id="here"></div>
+<script type="module">
+const told = TOLD, listeners = {};
+for (const [name, text] of Object.entries(told.buffers)) {
+  told.state[name] = new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+}
+const model = {
+  get: (name) => told.state[name],
+  set: (name, value) => {
+    told.state[name] = value;
+    (listeners[`change:${name}`] ?? []).forEach((run) => run());
+  },
+  save_changes: () => { window.saved = (window.saved ?? 0) + 1; },
+  on: (event, run) => { (listeners[event] ??= []).push(run); },
+  off: () => {},
+};
+const source = URL.createObjectURL(new Blob([told.esm], { type: "text/javascript" }));
+window.widget = await import(source);
+window.model = model;
+await window.widget.default.render({ model, el: document.getElementById("here") });
+document.body.dataset.ready = "yes";
+</script>"""
+
+
+def lone_page(widget, path: Path) -> Path:
+    """Write a page that mounts an anywidget by a model of its own, with nothing else around."""
+    state = {n: widget.trait_values()[n] for n in widget.traits(sync=True) if not n.startswith("_")}
+    state = {n: v for n, v in state.items() if n not in ("layout", "tabbable", "tooltip")}
+    buffers = {n: base64.b64encode(v).decode() for n, v in state.items() if isinstance(v, bytes)}
+    told = {
+        "esm": str(widget._esm),
+        "buffers": buffers,
+        "state": {n: v for n, v in state.items() if n not in buffers},
+    }
+    text = json.dumps(told).replace("<", "\\u003c")
+    path.write_text(PAGE.replace("POLICY", POLICY).replace("TOLD", text), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """open_page(address, offline, width, **context) -> (page, its errors on the console)."""
+    contexts = []
+
+    def open_at(address: str, *, offline: bool = True, width: int = 1180, **options):
+        viewport = {"width": width, "height": 860}
+        context = browser.new_context(offline=offline, viewport=viewport, **options)
+        contexts.append(context)
+        page, errors = context.new_page(), []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda m: m.type == "error" and errors.append(m.text))
+        page.goto(address)
+        return page, errors
+
+    yield open_at
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def shots(tmp_path) -> Path:
+    """Where screenshots go: the folder named by WSFCN_SCREENSHOTS, else a temporary one."""
+    folder = Path(os.environ.get("WSFCN_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """(folder, address with {} for a notebook's name) of a JupyterLab with nobody's settings."""
+    pytest.importorskip("jupyterlab")
+    root = tmp_path_factory.mktemp("lab")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    homes = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    own = {name: str(root / name.lower()) for name in (*homes, "JUPYTERLAB_SETTINGS_DIR")}
+    own |= {"JUPYTERLAB_WORKSPACES_DIR": str(root / "workspaces")}
+    package = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--port={port}", "--ip=127.0.0.1", "--IdentityProvider.token=look"]
+    command += [f"--notebook-dir={root}", "--LabApp.news_url=", "--LabApp.check_for_updates_class="]
+    command[-1] += "jupyterlab.NeverCheckForUpdate"
+    with open(root / "lab.log", "wb") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | own | {"PYTHONPATH": path}
+        )
+    try:
+        _wait(f"http://127.0.0.1:{port}/api?token=look", server, root / "lab.log")
+        yield root, f"http://127.0.0.1:{port}/doc/tree/{{}}?token=look"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(address, timeout=2).close()
+            return
+        except OSError:
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.2)
+    raise TimeoutError(log.read_text())
