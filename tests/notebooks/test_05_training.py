@@ -8,8 +8,8 @@ import io
 import pytest
 from PIL import Image
 
+from wsfcn.study.export import render_notebook
 from wsfcn.study.notebooks import run_notebook
-from wsfcn.study.render import render_notebook
 from wsfcn.study.sources import read_notebook
 
 FIGURES = 11

@@ -31,3 +31,16 @@ def write_notebook(tmp_path):
 def parameters():
     """parameters(source) -> the parameters cell with that source."""
     return lambda source: ("code", source, {"tags": ["parameters"]})
+
+
+@pytest.fixture
+def executed(tmp_path):
+    """executed(name, *cells, **metadata) -> path of a notebook as a run leaves it."""
+    from nbformat import v4, write
+
+    def build(name, *cells, **metadata):
+        path = tmp_path / f"{name}.ipynb"
+        write(v4.new_notebook(cells=list(cells), metadata=metadata), path)
+        return path
+
+    return build

@@ -26,7 +26,7 @@ from ..show.colours import overlay
 from ..train import TrainingResult
 from .cam_floor import cam_floor
 from .notebooks import NotebookRun, run_notebook
-from .page import Picture, Score, Table, build_page
+from .page import Bars, Picture, Score, build_page
 from .sources import FOLDER, notebooks
 from .trained import recipe_of, trained
 
@@ -52,6 +52,8 @@ def course(folder: str | Path, profile: str = "laptop", progress: bool = True) -
     runs = _executed(folder, profile, progress)
     _say("4/4 the page")
     score = result.score
+    ordered = sorted(score.per_class.items(), key=lambda row: -np.nan_to_num(row[1]))
+    per_class = {name: 100 * value for name, value in ordered}
     page = build_page(
         folder,
         [run.path for run in runs],
@@ -63,7 +65,7 @@ def course(folder: str | Path, profile: str = "laptop", progress: bool = True) -
             Score("best CAM", f"{100 * floor:.1f} %", "mIoU at the best threshold"),
         ],
         pictures=_pictures(result),
-        tables=[_per_class(result)],
+        tables=[Bars("IoU by class", per_class, score.protocol.describe())],
         facts={
             "recipe": recipe.name,
             "protocol": score.protocol.describe(),
@@ -121,17 +123,6 @@ def _pictures(result: TrainingResult) -> list[Picture]:
             )
         )
     return pictures
-
-
-def _per_class(result: TrainingResult) -> Table:
-    rows = sorted(result.score.per_class.items(), key=lambda row: -np.nan_to_num(row[1]))
-    return Table(
-        "IoU by class",
-        ("class", "IoU %"),
-        [(name, round(100 * value, 1)) for name, value in rows],
-        bar="IoU %",
-        note=result.score.protocol.describe(),
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

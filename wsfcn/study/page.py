@@ -1,26 +1,31 @@
-"""The page of a course run: scores, masks and executed notebooks in one file that needs no other.
+"""Pages of executed notebooks that need no other file and no network.
 
-Everything is inlined, no script runs, and a content security policy forbids every request, so
-the page shows the same offline, from a memory stick or as an e-mail attachment.
+Everything is inlined, and a content security policy forbids every request and every script but
+the one that brings stored explorers to life, so a page shows the same offline, from a memory
+stick or as an e-mail attachment.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from PIL import Image, ImageChops
+from pygments.formatters import HtmlFormatter
 
 from ..files import check_output_folder, write_all
-from .render import Rendered, render_notebook
+from .export import TEMPLATES, Rendered, render_notebook
+from .parameters import PARAMETERS
 
-TEMPLATES = Path(__file__).parent / "templates"
 THUMBNAIL = (640, 400)  # px, at most
-PICTURE_SIDE = 1600  # px; larger pictures are scaled down
+PICTURE = (1600, 1600)  # px, at most
 
 
 @dataclass(frozen=True)
@@ -42,19 +47,12 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table; numbers are aligned, those of the column `bar` (percent) drawn as bars as well."""
+class Bars:
+    """A table of names and percentages, drawn as bars as well; NaN has none."""
 
     title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    bar: str | None = None
+    values: Mapping[str, float]
     note: str = ""
-
-    def numeric(self, column: int) -> bool:
-        """Whether the column's heading stands over right-aligned numbers."""
-        drawn = self.columns[column] == self.bar
-        return not drawn and any(isinstance(row[column], int | float) for row in self.rows)
 
 
 def build_page(
@@ -65,25 +63,34 @@ def build_page(
     lead: str = "",
     scores: Sequence[Score] = (),
     pictures: Sequence[Picture] = (),
-    tables: Sequence[Table] = (),
+    tables: Sequence[Bars] = (),
     facts: Mapping[str, Any] | None = None,
     credits: Sequence[str] = (),
+    apart: bool = False,
 ) -> Path:
     """Write `folder`/index.html and return its path.
 
-    notebooks: executed copies, in the order of the course. lead: a sentence below the title.
-    facts: name -> value, what the run was (recipe, protocol, time). credits: lines for the foot.
-    Texts are plain text. Raises NotebookError for a notebook that cannot be read, ValueError for
-    a picture without `alt`, OSError where a file cannot be read or written; then no page is
-    left half-written.
+    notebooks: executed copies, in the order of the course; they are parts of the page, or files
+    NAME.html beside it where they are to be `apart`. lead: a sentence below the title. facts:
+    name -> value, what the run was (recipe, protocol, time). credits: lines for the foot. Texts
+    are plain text. Raises NotebookError for a notebook that cannot be read, ValueError for a
+    picture without `alt`, OSError where a file cannot be read or written; then no page is left
+    half-written.
     """
-    import jinja2
-
     folder = check_output_folder(folder)
     names = [Path(notebook).stem for notebook in notebooks]
     if len(set(names)) < len(names):
         raise ValueError(f"two notebooks have the same name: {', '.join(sorted(names))}")
-    rendered = [render_notebook(notebook, names) for notebook in notebooks]
+
+    def address(name: str, place: str = "") -> str:
+        anchor = f"#{place}" if place else ""
+        return f"{name or 'index'}.html{anchor}" if apart else anchor or f"#{name or 'top'}"
+
+    rendered = [render_notebook(notebook, names, address) for notebook in notebooks]
+    cards = [(item, _thumbnail(item), _question(item)) for item in rendered]
+    for picture in pictures:
+        if not picture.alt.strip():
+            raise ValueError(f"a picture needs a text for alt (caption {picture.caption!r})")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -91,54 +98,71 @@ def build_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(duration=_duration, number=_number, percent=_percent)
-    page = environment.get_template("page.html").render(
-        title=title,
-        lead=lead,
-        scores=scores,
-        pictures=[(_picture(picture), picture) for picture in pictures],
-        tables=tables,
-        notebooks=[(item, _thumbnail(item)) for item in rendered],
-        facts=facts or {},
-        credits=credits,
-        style=_style(),
-    )
-    return write_all(folder, {"index.html": page.encode()})[0]
+    environment.filters["duration"] = _duration
+    template = environment.get_template("page.html")
+
+    def page(shown: Sequence[Rendered], home: bool) -> bytes:
+        script = _text("explorers.js") if any(one.alive for one in shown) else ""
+        return template.render(
+            title=title if home else f"{shown[0].name} · {title}",
+            heading=title,
+            lead=lead,
+            home=home,
+            shown=shown,
+            names=names,
+            titles=[one.title for one in rendered],
+            cards=cards if home else [],
+            address=address,
+            scores=scores,
+            pictures=[(_data_url(one.image, PICTURE), one) for one in pictures],
+            tables=tables,
+            facts=facts or {},
+            credits=credits,
+            style=_text("page.css") + HtmlFormatter(style="friendly").get_style_defs(".highlight"),
+            script=script,
+            policy=_policy(script),
+        ).encode()
+
+    pages = {"index.html": page([] if apart else rendered, True)}
+    if apart:
+        pages |= {f"{one.name}.html": page([one], False) for one in rendered}
+    return write_all(folder, pages)[0]
 
 
-def _style() -> str:
-    from pygments.formatters import HtmlFormatter
-
-    code = HtmlFormatter(style="friendly").get_style_defs(".input")
-    return (TEMPLATES / "page.css").read_text(encoding="utf-8") + code
+def _text(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _picture(picture: Picture) -> str:
-    """The picture as a data URL, scaled to fit."""
-    if not picture.alt.strip():
-        raise ValueError(f"a picture needs a text for alt (caption {picture.caption!r})")
-    return _data_url(picture.image, (PICTURE_SIDE, PICTURE_SIDE))
+def _policy(script: str) -> str:
+    """Nothing is fetched; our own script runs, and what it makes itself (blob:), nothing else."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"; script-src 'sha256-{digest}' blob:" if script else ""
+    return f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'{allowed}"
+
+
+def _question(notebook: Rendered) -> str:
+    """What a notebook of the course is about, in a line; of others the first paragraph."""
+    schema = PARAMETERS.get(notebook.name)
+    line = ((schema and schema.__doc__) or "").partition("\n")[0].partition(": ")[2]
+    return html.escape(line[:1].upper() + line[1:]) or notebook.summary
 
 
 def _thumbnail(notebook: Rendered) -> str | None:
     if notebook.figure is None:
         return None
-    image = Image.open(io.BytesIO(notebook.figure)).convert("RGBA")
-    page = Image.new("RGBA", image.size, "white")
-    page.alpha_composite(image)
-    box = ImageChops.invert(page.convert("L")).getbbox()  # without the white around a plot
-    return _data_url(page.crop(box), THUMBNAIL)
+    return _data_url(Image.open(io.BytesIO(notebook.figure)), THUMBNAIL, cropped=True)
 
 
-def _data_url(image: Image.Image, largest: tuple[int, int]) -> str:
-    """A PNG of few colours stays one, for sharp edges; all else becomes a JPEG on white."""
-    few = image.mode in ("P", "1", "L")
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    image = Image.alpha_composite(white, image).convert("RGB")
-    image.thumbnail(largest, Image.Resampling.LANCZOS)
+def _data_url(image: Image.Image, largest: tuple[int, int], cropped: bool = False) -> str:
+    """Scaled to fit, on white; a PNG where there are few colours, for sharp edges, else a JPEG."""
+    few, layer = image.mode in ("P", "1", "L"), image.convert("RGBA")
+    page = Image.new("RGB", image.size, "white")
+    page.paste(layer, mask=layer)
+    if cropped:  # without the white around a plot
+        page = page.crop(ImageChops.invert(page.convert("L")).getbbox())
+    page.thumbnail(largest, Image.Resampling.LANCZOS)
     buffer, kind = io.BytesIO(), "png" if few else "jpeg"
-    image.save(buffer, kind, quality=88, optimize=True)
+    page.save(buffer, kind, quality=88, optimize=True)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -146,12 +170,3 @@ def _duration(seconds: float) -> str:
     """94 -> "1 min 34 s"."""
     whole = round(seconds)
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{max(whole, 1)} s"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
-
-
-def _percent(value: Any) -> float:
-    """The length of a bar, 0 to 100; NaN has none."""
-    return min(max(float(value), 0.0), 100.0) if value == value else 0.0
