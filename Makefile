@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help course test lint lab clean
+.PHONY: help course gallery test lint lab clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of:"
@@ -20,6 +20,9 @@ help: ## list the commands
 
 course: $(STAMP) ## train, evaluate, run the notebooks; writes runs/course/index.html
 	$(BIN)/python -m wsfcn.study.course
+
+gallery: $(STAMP) ## each executed notebook as a page of its own: runs/gallery/index.html
+	$(BIN)/python -m wsfcn.study.gallery
 
 test: $(STAMP) ## run every test, the notebooks in their smoke profile included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile

@@ -49,7 +49,7 @@ def course(folder: str | Path, profile: str = "laptop", progress: bool = True) -
     threshold, floor = cam_floor(recipe, progress=progress).best()
     _say(f"    mIoU {100 * floor:.1f} at its best threshold {threshold:g}")
     _say("3/4 the notebooks")
-    runs = _executed(folder, profile, progress)
+    runs = execute_all(folder, profile, progress)
     _say("4/4 the page")
     score = result.score
     ordered = sorted(score.per_class.items(), key=lambda row: -np.nan_to_num(row[1]))
@@ -78,7 +78,7 @@ def course(folder: str | Path, profile: str = "laptop", progress: bool = True) -
     return page
 
 
-def _executed(folder: Path, profile: str, progress: bool) -> list[NotebookRun]:
+def execute_all(folder: Path, profile: str, progress: bool) -> list[NotebookRun]:
     """Every notebook, two at a time: much of one is a single thread's work."""
     usual = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = usual or str(max(1, (os.cpu_count() or 2) // 2))
