@@ -63,9 +63,20 @@ pixels = torch.stack([to_tensor(sample.image) for sample in samples])
 # How much of the surroundings can reach the decision about one place?
 #
 # The network shrinks an image to a **feature map**: a grid of cells, 8 px apart, with some numbers
-# (*channels*) in each. FCA reads that map. Its first half, **MCLM** (*multi-scale context learning
-# module*), has four branches. Each looks along **strips**: kernels that are $k$ cells long and one
-# wide, once down and then across, once across and then down:
+# (*channels*) in each. FCA reads that map, $X$, and gives back one of the same size, $Y$:
+#
+# ```
+#        ┌─ strips k = 1 ─ x channel attention ─┐
+#        ├─ strips k = 3 ─ x channel attention ─┤
+#   X ───┼─ strips k = 5 ─ x channel attention ─┼─ 1 x 1 convolution ─ E ─ SRM ─ Y
+#        ├─ strips k = 7 ─ x channel attention ─┤
+#        └─ mean over the image ────────────────┘
+#        └──────────────── MCLM ───────────────────────────────────────┘
+# ```
+#
+# Its first half, **MCLM** (*multi-scale context learning module*), has four branches. Each looks
+# along **strips**: kernels that are $k$ cells long and one wide, once down and then across, once
+# across and then down:
 #
 # $$ f_k = C_{1 \times k}\big(C_{k \times 1}(X)\big) + C_{k \times 1}\big(C_{1 \times k}(X)\big),
 #    \qquad k = 1, 3, 5, 7. $$
@@ -249,23 +260,26 @@ draw.map_grid(
 )
 
 # %%
+truth = np.stack([sample.mask for sample in samples])
 s = whole["spatial_attention"][:, 0]
-inner = float(s[:, 2:-2, 2:-2].mean())
-edge = float((s.sum() - s[:, 2:-2, 2:-2].sum()) / (s.numel() - s[:, 2:-2, 2:-2].numel()))
-record("srm", {"inner": round(inner, 4), "edge": round(edge, 4)})
-Markdown(
-    "**What to notice.**\n"
-    "* The strip maps are dark towards the edges of the image, where taps read padding, and follow "
-    "the objects only loosely. Strength over all channels is no evidence for a class; the last "
-    "column shows that the network does know where the objects are.\n"
-    "* They are striped: with dilation 2 neighbouring cells share no input, so odd and even cells "
-    "drift apart (*gridding*).\n"
-    f"* The SRM of this network does not point at objects. Its mean is {edge:.2f} in the two "
-    f"outermost rows and columns, and {inner:.2f} inside: it answers to the *edge of the image*, "
-    "where its 3 x 3 convolution reads zeros of padding."
-)
+on_object = torch.from_numpy((truth > 0) & (truth < 255))[:, 4::8, 4::8]  # middle of each cell
+rim = torch.ones_like(on_object)
+rim[:, 1:-1, 1:-1] = False
+srm = {"objects": s[on_object], "background": s[~on_object & ~rim], "rim": s[rim]}
+srm = {place: round(float(values.mean()), 3) for place, values in srm.items()}
+record("srm", srm)
+pd.DataFrame(srm, ["mean of s"]).rename(columns={"rim": "outermost cells of the map"})
 
 # %% [markdown]
+# **What to notice** (of the network that comes with the package).
+# * The strip maps are dark towards the edges of the image, where taps read padding, and follow the
+#   objects only loosely. The strength of all channels together is no evidence for a class; the last
+#   column shows that the network does know where the objects are.
+# * They are striped: with dilation 2 neighbouring cells share no input, so odd and even cells drift
+#   apart (*gridding*).
+# * The SRM does not point at objects. The table says it in numbers: it answers to the *rim of the
+#   map*, where its 3 x 3 convolution reads zeros of padding, and is shut inside.
+#
 # ### A picture of attention proves nothing
 # What an attention *shows* and what it *does* are different things. The test is an intervention:
 # take the part out of the trained network, and look at what changes.
@@ -274,8 +288,6 @@ Markdown(
 
 # %%
 from wsfcn.evaluate import ConfusionMatrix
-
-truth = np.stack([sample.mask for sample in samples])
 
 
 class Fixed(nn.Module):
@@ -588,6 +600,7 @@ def stem_once(images):
     return known[key]
 
 
+# %%
 for name, file in shipped.items():
     rival = wsfcn.load(file)
     rival.backbone.stem = stem_once
@@ -610,13 +623,17 @@ def of_scenes(found, exact):
 truths = {"home": exact, "away": exact, "empty": np.zeros_like(exact)}
 cases = [(index, kind) for index in range(min(shown, len(drawn))) for kind in kinds]
 rows = [drawn[i].sample._replace(image=kinds[kind][i], mask=truths[kind][i]) for i, kind in cases]
+rows = [row if row.mask.any() else row._replace(labels=0 * row.labels) for row in rows]
 some = {name: np.stack([labels[name, kind][i] for i, kind in cases]) for name in shipped}
 right = [row.mask for row in rows]
 scores = {name: [m.mean_iou for m in of_scenes(found, right)] for name, found in some.items()}
-mask_grid(rows, some, scores, val.classes)
+figure = mask_grid(rows, some, scores, val.classes)
+for axis, (_, kind) in zip(figure.axes[:: 2 + len(some)], cases, strict=False):
+    axis.set_ylabel(kind, fontsize=12)
+figure
 
 # %% [markdown]
-# Each group of three rows is one scene: home, away, empty. The number over a mask is its IoU,
+# Each group of three rows is one scene. The number over a mask is its IoU,
 # averaged over the classes in truth or mask, background included.
 #
 # **What to notice.** Look at the third row of each group first: no object, so every colour there
@@ -743,6 +760,8 @@ table1 = {
     "+ MCLM + SRM = FCA": ("lite-scenes-fca", 60.13, 88.55),
 }
 ours = {name: score_of(file) for name, (file, *_) in table1.items()}
+
+# %%
 start = ours["baseline (ASPP)"]
 rows = {
     name: {

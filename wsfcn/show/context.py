@@ -137,7 +137,8 @@ def intervals(panels: Mapping[str, Mapping[str, tuple[float, float, float]]]) ->
             axes.annotate(f"{value:.1f}", (value, place), (0, 7), textcoords="offset points")
             figure.alt += f"{title}, {name}: {value:.1f} ({low:.1f} to {high:.1f}). "
         axes.set_yticks(range(len(rows)), [*rows])
-        axes.set(title=title, ylim=(len(rows) - 0.5, -0.7), xlabel="%")
-        axes.title.set_fontsize(10.5)
+        axes.set(title=title.replace(": ", "\n"), ylim=(len(rows) - 0.5, -0.7), xlabel="%")
+        left, right = axes.get_xlim()
+        axes.set_xlim(left, max(right, left + 5))
         plain(axes)
     return figure
