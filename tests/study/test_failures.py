@@ -62,7 +62,7 @@ def test_the_main_cause_is_the_one_whose_repair_gains_most():
     assert pixels(case) == {"small object": 144, "leaked boundary": 42**2 - 1600}
     assert list(case.gains) == ["small object", "leaked boundary"] and case.main == "small object"
     assert case.iou + case.gains["small object"] == pytest.approx(mean_iou([case], "small object"))
-    assert "0% of the dog is found, which has 1.4% of the image" in case.why[0]
+    assert "0 % of the dog is found; it covers 1.4 % of the image" in case.why[0]
     assert case_of(OBJECT, OBJECT).main == "" and case_of(OBJECT, OBJECT).iou == 1
 
 

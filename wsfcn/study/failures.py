@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -33,12 +34,11 @@ LOST, UNSEEN = 0.5, 0.1  # an object of which less is right
 NOTABLE = 0.02  # gain of an image's mIoU from which on a cause is named
 SPECK = 0.001  # share of the image under which a region is no object of its own
 CAUSES = {
-    "small object": f"an object of less than {SMALL:.0%} of the image, less than half of it right",
+    "small object": f"an object has less than {100 * SMALL:.0f} % of the image, and less than half of it right",
     "false class": "pixels given to a class that is not in the image",
-    "missing class": f"an object of which less than {UNSEEN:.0%} is right",
-    "leaked boundary": f"a wrong outline: pixels within {BOUNDARY:.0%} of the image's diagonal "
-    "of it, inside or outside",
-    "half object": "the other pixels of an object that were missed",
+    "missing class": f"less than {100 * UNSEEN:.0f} % of an object is right",
+    "leaked boundary": f"a wrong outline, at most {100 * BOUNDARY:.0f} % of the image's diagonal off",
+    "half object": "the other pixels of an object that are missing",
     "co-occurring background": "background farther away, given to a class that is in the image",
 }
 """Cause -> its definition. Where several fit a pixel, the first counts. An object is a connected
@@ -66,6 +66,7 @@ class Case:
     ground of a scene.
     """
 
+    causes: ClassVar[dict[str, str]] = CAUSES
     sample: Sample
     prediction: Labels
     classes: tuple[str, ...]
@@ -102,7 +103,9 @@ class Case:
     @cached_property
     def why(self) -> tuple[str, ...]:
         """A sentence for each notable cause."""
-        return tuple(f"{c}: {self._told(c)} (repaired: +{g:.0%})" for c, g in self.gains.items())
+        return tuple(
+            f"{c}: {self._told(c)}. Repaired: +{100 * g:.0f}." for c, g in self.gains.items()
+        )
 
     def _told(self, cause: str) -> str:
         if cause == "leaked boundary":
@@ -110,16 +113,15 @@ class Case:
         missed = cause in ("small object", "missing class", "half object")
         labels = (self.truth if missed else self.prediction)[self.of(cause)]
         most = np.bincount(labels, minlength=len(self.classes) + 1)[1:]
-        name, share = self.classes[most.argmax()], most.max() / self.truth.size
+        name, share = self.classes[most.argmax()], 100 * most.max() / self.truth.size
         if missed and (own := [t for t in self.things if t.name == name]):
             worst = min(own, key=lambda t: t.found)
-            return (
-                f"{worst.found:.0%} of the {name} is found, which has {worst.area:.1%} of the image"
-            )
+            part, area = 100 * worst.found, 100 * worst.area
+            return f"{part:.0f} % of the {name} is found; it covers {area:.1f} % of the image"
         if cause == "false class":
-            return f"{name} is not there, yet it has {share:.1%} of the image"
-        ground = f", on {self.place}" if self.place else ""
-        return f"{name} has {share:.1%} of the image too much{ground}"
+            return f"there is no {name}, yet it has {share:.1f} % of the image"
+        ground = f" of the ground ({self.place})" if self.place else ""
+        return f"{name} takes {share:.1f} % of the image{ground} beyond its outline"
 
 
 def diagnose(sample: Sample, prediction: Labels, classes: Sequence[str], place: str = "") -> Case:

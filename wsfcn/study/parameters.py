@@ -184,6 +184,20 @@ class Refinement(NotebookParameters):
     scenes: int = Field(12, ge=1, le=300, description="validation scenes that are scored")
 
 
+class Failures(NotebookParameters):
+    """07_failure_cases: what goes wrong, why, and what happens when the cause is removed."""
+
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {
+        "laptop": {"mined": 120, "paired": 80, "shown": 3}
+    }
+
+    model: ModelName = Field("lite-scenes", description="network that is looked at: name or file")
+    photos: FolderPath = Field("", description="photos with masks (docs/data.md); empty: scenes")
+    mined: int = Field(20, ge=4, le=2000, description="images that are searched for failures")
+    paired: int = Field(8, ge=4, le=300, description="scenes of each experiment")
+    shown: int = Field(2, ge=1, le=6, description="images that are drawn of a cause")
+
+
 PARAMETERS: dict[str, type[NotebookParameters]] = {
     "01_cams": Cams,
     "02_fca_context": Context,
@@ -191,6 +205,7 @@ PARAMETERS: dict[str, type[NotebookParameters]] = {
     "04_pamr_refinement": Refinement,
     "05_training": Training,
     "06_ablations": Ablations,
+    "07_failure_cases": Failures,
 }
 
 
