@@ -66,11 +66,14 @@ def test_ids_follow_from_the_cells(folder):
     assert (folder / "01_cams.ipynb").read_bytes() == first
     ids = [cell["id"] for cell in json.loads(first)["cells"]]
     (folder / "src/01_cams.py").write_text(TEXT.replace("A title", "Another title"))
-    pairs.sync(folder, "text")
+    pairs.sync(folder)
     changed = [cell["id"] for cell in json.loads((folder / "01_cams.ipynb").read_text())["cells"]]
     assert changed[0] != ids[0]
     assert changed[1:] == ids[1:]
     assert len(set(ids)) == 4
+
+
+STALE = "01_cams: 01_cams.ipynb is not what text and schema make of it; run sync"
 
 
 def test_outputs_are_found_and_stripped(folder):
@@ -78,31 +81,26 @@ def test_outputs_are_found_and_stripped(folder):
     clean = (folder / "01_cams.ipynb").read_bytes()
     output = nbformat.v4.new_output("stream", text="1\n")
     edit(folder / "01_cams.ipynb", lambda nb: nb.cells[3].update(outputs=[output]))
-    assert pairs.check(folder) == [
-        "01_cams: holds outputs, or ids or metadata of its own; run sync"
-    ]
+    assert pairs.check(folder) == [STALE]
     edit(folder / "01_cams.ipynb", lambda nb: nb.cells[3].update(outputs=[], execution_count=2))
-    assert pairs.check(folder) == [
-        "01_cams: holds outputs, or ids or metadata of its own; run sync"
-    ]
+    assert pairs.check(folder) == [STALE]
     assert pairs.sync(folder) == ([folder / "01_cams.ipynb"], [])
     assert (folder / "01_cams.ipynb").read_bytes() == clean
 
 
 def test_drift_is_found(folder):
     pairs.sync(folder)
-    (folder / "src/01_cams.py").write_text(TEXT.replace("print(1)", "print(2)"))
-    assert pairs.check(folder) == ["01_cams: notebook and text differ from cell 3 on; run sync"]
-    (folder / "src/01_cams.py").write_text(TEXT + "\n# %%\nprint(3)\n")
-    assert pairs.check(folder) == ["01_cams: notebook and text differ from cell 5 on; run sync"]
-    (folder / "src/01_cams.py").write_text(TEXT.replace("A picture", "Another picture"))
-    assert pairs.check(folder) == ["01_cams: notebook and text differ from cell 3 on; run sync"]
-    (folder / "src/01_cams.py").write_text(TEXT)
+    text = folder / "src/01_cams.py"
+    for old, new in (("print(1)", "print(2)"), ("A picture", "Another picture")):
+        text.write_text(TEXT.replace(old, new))
+        assert pairs.check(folder) == [STALE]
+    text.write_text(TEXT + "\n# %%\nprint(3)\n")
+    assert pairs.check(folder) == [STALE]
+    text.write_text(TEXT)
     edit(folder / "01_cams.ipynb", lambda nb: nb.metadata.update(kernelspec={"name": "mine"}))
-    [problem] = pairs.check(folder)
-    assert "ids or metadata of its own" in problem
-    (folder / "src/01_cams.py").unlink()
-    assert pairs.check(folder) == ["01_cams: has no text src/01_cams.py; run sync"]
+    assert pairs.check(folder) == [STALE]
+    text.unlink()
+    assert pairs.check(folder) == ["01_cams: has no text src/01_cams.py"]
 
 
 def test_a_notebook_edited_after_its_text_is_not_overwritten_unasked(folder):
@@ -114,45 +112,37 @@ def test_a_notebook_edited_after_its_text_is_not_overwritten_unasked(folder):
     mine = path.read_bytes()
     written, [problem] = pairs.sync(folder)
     assert written == []
-    assert "say sync --from notebook, or --from text" in problem
+    assert "edited after its text; bring the edit into the text, or say sync --over" in problem
     assert path.read_bytes() == mine
-    assert pairs.sync(folder, "notebook")[1] == []
-    assert "print('mine')" in (folder / "src/01_cams.py").read_text()
-    (folder / "src/01_cams.py").write_text(TEXT)
-    assert pairs.sync(folder, "text")[1] == []
-    assert "mine" not in path.read_text()
-
-
-def test_a_text_is_made_for_a_notebook_without_one(folder):
-    pairs.sync(folder)
-    (folder / "src/01_cams.py").unlink()
-    assert pairs.sync(folder) == ([folder / "src/01_cams.py"], [])
-    assert (folder / "src/01_cams.py").read_text() == TEXT
+    assert pairs.main(["sync", "--overwrite", "--folder", str(folder)]) == 0
+    assert b"mine" not in path.read_bytes()
 
 
 def test_the_parameters_cell_is_held_to_its_schema(folder):
     path = folder / "src/01_cams.py"
     path.write_text(TEXT.replace("scenes = 8", "scenes = 9"))
-    pairs.sync(folder)
-    assert "scenes = 8 " in path.read_text()
+    assert pairs.sync(folder) == ([path, folder / "01_cams.ipynb"], [])
+    assert path.read_text() == TEXT
     path.write_text(TEXT.replace("scenes = 8", "scenes = 9"))
-    problems = pairs.check(folder)
-    assert len(problems) == 2
-    assert "the parameters cell is not its schema's" in problems[1]
+    [problem] = pairs.check(folder)
+    assert problem == "01_cams: 01_cams.py is not what text and schema make of it; run sync"
     path.write_text(TEXT.replace(' tags=["parameters"]', ""))
-    assert pairs.sync(folder, "text")[1] == ["01_cams: has no code cell tagged 'parameters'"]
+    assert pairs.sync(folder)[1] == ["01_cams: has no code cell tagged 'parameters'"]
     (folder / "01_cams.ipynb").unlink()
     path.write_text(TEXT)
     path.rename(folder / "src/99_new.py")
     assert "99_new: has no schema in wsfcn.study.parameters.PARAMETERS" in pairs.sync(folder)[1]
 
 
-def test_broken_files_are_problems_not_tracebacks(folder):
+def test_a_broken_notebook_is_not_overwritten_either(folder):
     pairs.sync(folder)
-    (folder / "01_cams.ipynb").write_text("{")
-    [problem] = pairs.check(folder)
+    path = folder / "01_cams.ipynb"
+    path.write_text("{")
+    assert pairs.check(folder) == [STALE]
+    later = (folder / "src/01_cams.py").stat().st_mtime + 10
+    os.utime(path, (later, later))
+    [problem] = pairs.sync(folder)[1]
     assert "01_cams.ipynb: is not a notebook that can be read" in problem
-    assert pairs.sync(folder)[1] == [problem]
 
 
 def test_the_command(folder, capsys):
@@ -161,7 +151,8 @@ def test_the_command(folder, capsys):
     assert capsys.readouterr().err == "01_cams: has no notebook 01_cams.ipynb; run sync\n"
     assert pairs.main(["sync", *where]) == 0
     assert pairs.main(["check", *where]) == 0
-    assert capsys.readouterr().out.endswith("in step with their texts: 01_cams\n")
+    told = capsys.readouterr()
+    assert told.out.endswith("in step with their texts: 01_cams\n") and told.err == ""
 
 
 EXERCISE = """
@@ -188,17 +179,4 @@ def test_solutions_stay_in_the_text(folder):
     assert pairs.main(["solved", str(text), str(folder / "solved.ipynb")]) == 0
     assert "return part" in nbformat.read(folder / "solved.ipynb", 4).cells[-1]["source"]
     text.write_text(TEXT + EXERCISE.replace("# end", "# the end of the"))
-    assert "01_cams: a solution without its begin or end" in pairs.check(folder)
-
-
-def test_solutions_survive_an_edit_of_the_notebook(folder):
-    path, text = folder / "01_cams.ipynb", folder / "src/01_cams.py"
-    text.write_text(TEXT + EXERCISE)
-    pairs.sync(folder)
-    edit(path, lambda nb: nb.cells[0].update(source="# Another"))
-    assert pairs.sync(folder, "notebook") == ([text, path], [])
-    assert text.read_text() == (TEXT + EXERCISE).replace("# A title\n# With $x^2$.", "# Another")
-    edit(path, lambda nb: nb.cells[-1].update(source="def half(x):\n    return x / 2"))
-    [problem] = pairs.sync(folder, "notebook")[1]
-    assert problem == "01_cams: 1 times '...  # your code here' must stand in the notebook"
-    assert "return part" in text.read_text()
+    assert "01_cams: has a solution without its begin or end" in pairs.check(folder)

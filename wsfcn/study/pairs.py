@@ -1,9 +1,8 @@
-"""Each notebook as a pair: NAME.ipynb without outputs, and src/NAME.py, its text for review.
+"""Each notebook from its text: src/NAME.py, where it is written, makes NAME.ipynb.
 
-`python -m wsfcn.study.pairs sync` writes the notebooks from their texts, and the parameters
-cells of both from their schemas; `check` says what is out of step and changes nothing. What a
-text has between `# begin solution` and `# end solution` is not in its notebook; `solved SRC
-OUT.ipynb` writes one that keeps it.
+`python -m wsfcn.study.pairs sync` writes the notebooks, and the parameters cells of the texts
+from their schemas; `check` says what is out of step and changes nothing. What a text has between
+`# begin solution` and `# end solution` is not in its notebook; `solved SRC OUT.ipynb` keeps it.
 """
 
 from __future__ import annotations
@@ -13,151 +12,41 @@ import hashlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jupytext
 import nbformat
 from nbformat import v4
 
 from .parameters import PARAMETERS, parameters_cell
-from .sources import FOLDER, NotebookError, parameters_source, read_notebook
+from .sources import FOLDER, NotebookError, read_notebook
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-KEPT = ("tags", "alt")  # metadata of a cell that travels between the two
-SOLUTION = re.compile(r"^([ ]*)# begin solution\n.*?^[ ]*# end solution$", re.MULTILINE | re.DOTALL)
+KEPT = ("tags", "alt")  # metadata of a cell that the notebook gets
+PARAMETERS_CELL = re.compile(r'^(# %% tags=\["parameters"\]\n).*?(?=\n# %%|\Z)', re.M | re.S)
+SOLUTION = re.compile(r"^([ ]*)# begin solution\n.*?^[ ]*# end solution$", re.M | re.S)
 OPEN = "...  # your code here"  # what stands in the notebook for a solution
 MTIME_SLACK = 1.0  # seconds; copies and checkouts write both halves at about the same time
 
 
-def names(folder: Path = FOLDER) -> list[str]:
-    """The pairs of a folder, whichever half is there, in order."""
-    found = [*folder.glob("*.ipynb"), *(folder / "src").glob("*.py")]
-    return sorted({path.stem for path in found if not path.name.startswith(".")})
+def cells(text: str, solved: bool = False) -> list[dict[str, Any]]:
+    """The cells of a text as the notebook has them: dots in place of the solutions."""
+    made = []
+    for cell in jupytext.reads(text, "py:percent")["cells"]:
+        source = cell["source"].strip("\n")
+        source = source if solved else SOLUTION.sub(rf"\1{OPEN}", source)
+        metadata = {key: cell["metadata"][key] for key in KEPT if key in cell["metadata"]}
+        made.append({"cell_type": cell["cell_type"], "source": source, "metadata": metadata})
+    return made
 
 
-def check(folder: Path = FOLDER) -> list[str]:
-    """What is wrong with the pairs of a folder, a line each; empty where all is well."""
-    return [problem for name in names(folder) for problem in _problems(folder, name)]
-
-
-def sync(
-    folder: Path = FOLDER, source: Literal["text", "notebook"] | None = None
-) -> tuple[list[Path], list[str]]:
-    """Bring the pairs into step; returns the files written and the problems left.
-
-    The texts are the source, also of a notebook edited earlier; a notebook edited after its
-    text is left alone, and said so, unless `source` names the half that counts.
-    """
-    written, problems = [], []
-    for name in names(folder):
-        text_path, path = folder / "src" / f"{name}.py", folder / f"{name}.ipynb"
-        try:
-            text = _cells(text_path) if text_path.exists() else None
-            cells = _cells(path) if path.exists() else without_solutions(text or [])
-            if text is not None and source == "notebook":
-                cells = _with_solutions(name, cells, text)
-        except NotebookError as error:
-            problems.append(str(error))
-            continue
-        if text is not None and source != "notebook":
-            age = path.stat().st_mtime - text_path.stat().st_mtime if path.exists() else 0
-            if source is None and cells != without_solutions(text) and age > MTIME_SLACK:
-                problems.append(
-                    f"{name}: the notebook was edited after its text; "
-                    "say sync --from notebook, or --from text"
-                )
-                continue
-            cells = text
-        made = _with_parameters(name, cells)
-        if made != text:  # else the text stays as its author laid it out
-            written += _write(text_path, _to_text(made))
-        written += _write(path, _to_notebook(without_solutions(made)))
-        problems += _problems(folder, name)
-    return written, problems
-
-
-def _problems(folder: Path, name: str) -> list[str]:
-    text_path, path = folder / "src" / f"{name}.py", folder / f"{name}.ipynb"
-    if not text_path.exists():
-        return [f"{name}: has no text src/{name}.py; run sync"]
-    if not path.exists():
-        return [f"{name}: has no notebook {name}.ipynb; run sync"]
-    try:
-        text, notebook = _cells(text_path), _cells(path)
-    except NotebookError as error:
-        return [str(error)]
-    problems, shown = [], without_solutions(text)
-    if shown != notebook:
-        pairs = enumerate(zip(shown, notebook, strict=False), 1)
-        number = next((n for n, (a, b) in pairs if a != b), min(len(shown), len(notebook)) + 1)
-        problems.append(f"{name}: notebook and text differ from cell {number} on; run sync")
-    elif path.read_text(encoding="utf-8") != _to_notebook(shown):
-        problems.append(f"{name}: holds outputs, or ids or metadata of its own; run sync")
-    if any(mark in c["source"] for c in shown for mark in ("# begin solution", "# end solution")):
-        problems.append(f"{name}: a solution without its begin or end")
-    if parameters_source({"cells": text}) is None:
-        problems.append(f"{name}: has no code cell tagged 'parameters'")
-    elif name not in PARAMETERS:
-        problems.append(f"{name}: has no schema in wsfcn.study.parameters.PARAMETERS")
-    elif text != _with_parameters(name, text):
-        problems.append(f"{name}: the parameters cell is not its schema's; run sync")
-    return problems
-
-
-def without_solutions(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The cells as the reader gets them: dots in place of the solutions."""
-    return [c | {"source": SOLUTION.sub(rf"\1{OPEN}", c["source"])} for c in cells]
-
-
-def _with_solutions(
-    name: str, cells: list[dict[str, Any]], text: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The cells of a notebook, the n-th dots replaced by the n-th solution of its text.
-
-    Raises NotebookError where there are fewer or more: no solution is lost by a sync.
-    """
-    solutions = [found[0] for c in text for found in SOLUTION.finditer(c["source"])]
-    if sum(c["source"].count(OPEN) for c in cells) != len(solutions):
-        raise NotebookError(f"{name}: {len(solutions)} times {OPEN!r} must stand in the notebook")
-    following = iter(solutions)
-    dots = re.compile(rf"^[ ]*{re.escape(OPEN)}$", re.MULTILINE)
-    return [c | {"source": dots.sub(lambda _: next(following), c["source"])} for c in cells]
-
-
-def _cells(path: Path) -> list[dict[str, Any]]:
-    """The cells of a notebook or of a text, without all that is not source."""
-    try:
-        if path.suffix == ".py":
-            notebook = jupytext.reads(path.read_text(encoding="utf-8"), "py:percent")
-        else:
-            notebook = read_notebook(path)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise NotebookError(f"{path}: is not a text of cells ({error})") from None
-    return [
-        {
-            "cell_type": cell["cell_type"],
-            "source": cell["source"].strip("\n"),
-            "metadata": {key: cell["metadata"][key] for key in KEPT if key in cell["metadata"]},
-        }
-        for cell in notebook["cells"]
-    ]
-
-
-def _with_parameters(name: str, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The cells, the parameters cell as its schema says."""
-    if name not in PARAMETERS:
-        return cells
-    own = {"source": parameters_cell(PARAMETERS[name])}
-    return [c | own if "parameters" in c["metadata"].get("tags", ()) else c for c in cells]
-
-
-def _notebook(cells: list[dict[str, Any]], metadata: dict[str, Any]) -> Any:
-    """A notebook without outputs whose ids follow from the cells."""
+def notebook(cells: Sequence[dict[str, Any]]) -> str:
+    """A notebook without outputs whose ids follow from the cells, as JSON."""
     make = {"code": v4.new_code_cell, "markdown": v4.new_markdown_cell, "raw": v4.new_raw_cell}
     counts: Counter[str] = Counter()
     made = []
@@ -166,57 +55,107 @@ def _notebook(cells: list[dict[str, Any]], metadata: dict[str, Any]) -> Any:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         counts[digest] += 1
         name = digest if counts[digest] == 1 else f"{digest}-{counts[digest]}"
-        options = {"source": cell["source"], "metadata": cell["metadata"], "id": name}
-        made.append(make[cell["cell_type"]](**options))
-    return v4.new_notebook(cells=made, metadata=metadata)
+        made.append(make[cell["cell_type"]](cell["source"], metadata=cell["metadata"], id=name))
+    return str(nbformat.writes(v4.new_notebook(cells=made, metadata=METADATA))).rstrip("\n") + "\n"
 
 
-def _to_text(cells: list[dict[str, Any]]) -> str:
-    filters = {
-        "notebook_metadata_filter": "-all",
-        "cell_metadata_filter": ",".join((*KEPT, "-all")),
-    }
-    return jupytext.writes(_notebook(cells, {"jupytext": filters}), "py:percent")
+def check(folder: Path = FOLDER) -> list[str]:
+    """What is wrong with the pairs of a folder, a line each; empty where all is well."""
+    return sync(folder, write=False)[1]
 
 
-def _to_notebook(cells: list[dict[str, Any]]) -> str:
-    return str(nbformat.writes(_notebook(cells, METADATA))).rstrip("\n") + "\n"
+def sync(
+    folder: Path = FOLDER, overwrite: bool = False, write: bool = True
+) -> tuple[list[Path], list[str]]:
+    """Bring the pairs into step; returns the files written and the problems left.
+
+    A notebook edited after its text is left alone, and said so, unless `overwrite`.
+    """
+    written, problems = [], []
+    for path in _notebooks(folder):
+        source = folder / "src" / f"{path.stem}.py"
+        try:
+            text, content = _made(source)
+            if not write:
+                _compare(source, text)
+                _compare(path, content)
+                continue
+            if not overwrite:
+                _unedited(path, source, content)
+        except NotebookError as error:
+            problems.append(f"{path.stem}: {error}")
+            continue
+        for target, new in ((source, text), (path, content)):
+            if not target.exists() or target.read_text(encoding="utf-8") != new:
+                target.write_text(new, encoding="utf-8", newline="\n")
+                written.append(target)
+    return written, problems
 
 
-def _write(path: Path, text: str) -> list[Path]:
-    """Write what has changed only; returns the path if it has."""
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return [path]
+def _notebooks(folder: Path) -> Iterator[Path]:
+    """The notebooks of a folder, whichever half is there, in order."""
+    found = [*folder.glob("*.ipynb"), *(folder / "src").glob("*.py")]
+    stems = sorted({path.stem for path in found if not path.name.startswith(".")})
+    return (folder / f"{stem}.ipynb" for stem in stems)
+
+
+def _made(source: Path) -> tuple[str, str]:
+    """What a text, its parameters cell as the schema says, and its notebook should be."""
+    if not source.exists():
+        raise NotebookError(f"has no text src/{source.name}")
+    if source.stem not in PARAMETERS:
+        raise NotebookError("has no schema in wsfcn.study.parameters.PARAMETERS")
+    own = parameters_cell(PARAMETERS[source.stem])
+    text = source.read_text(encoding="utf-8")
+    text, found = PARAMETERS_CELL.subn(lambda cell: f"{cell[1]}{own}\n", text)
+    if found != 1:
+        raise NotebookError("has no code cell tagged 'parameters'")
+    made = cells(text)
+    if any(re.search("# (begin|end) solution", cell["source"]) for cell in made):
+        raise NotebookError("has a solution without its begin or end")
+    return text, notebook(made)
+
+
+def _compare(path: Path, wanted: str) -> None:
+    if not path.exists():
+        raise NotebookError(f"has no notebook {path.name}; run sync")
+    if path.read_text(encoding="utf-8") != wanted:
+        raise NotebookError(f"{path.name} is not what text and schema make of it; run sync")
+
+
+def _unedited(path: Path, source: Path, content: str) -> None:
+    """Raises NotebookError where a notebook has newer cells than its text."""
+    if not path.exists() or path.stat().st_mtime - source.stat().st_mtime <= MTIME_SLACK:
+        return
+    there, made = read_notebook(path), nbformat.reads(content, 4)
+    if [c["source"] for c in there["cells"]] != [c["source"] for c in made["cells"]]:
+        raise NotebookError(
+            "the notebook was edited after its text; bring the edit into the text, or say "
+            "sync --overwrite"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a problem is left."""
     parser = argparse.ArgumentParser(prog="python -m wsfcn.study.pairs", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("sync", "check"):
-        command = commands.add_parser(name)
-        command.add_argument("--folder", type=Path, default=FOLDER)
-    commands.choices["sync"].add_argument("--from", dest="source", choices=("text", "notebook"))
-    command = commands.add_parser("solved")
-    command.add_argument("text", type=Path)
-    command.add_argument("out", type=Path)
+    parser.add_argument("command", choices=("sync", "check", "solved"))
+    parser.add_argument("files", nargs="*", type=Path, help="solved: the text and the notebook")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="notebooks edited after their text"
+    )
     options = parser.parse_args(arguments)
     if options.command == "solved":
-        options.out.write_text(_to_notebook(_cells(options.text)), encoding="utf-8")
+        text, target = options.files
+        target.write_text(notebook(cells(text.read_text(encoding="utf-8"), solved=True)))
         return 0
-    if options.command == "sync":
-        written, problems = sync(options.folder, options.source)
-        for path in written:
-            print(f"written: {path}")
-    else:
-        problems = check(options.folder)
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    written, problems = sync(options.folder, options.overwrite, options.command == "sync")
+    for path in written:
+        print(f"written: {path}")
+    print(*problems, sep="\n", end="\n" * bool(problems), file=sys.stderr)
     if not problems:
-        print(f"notebooks in step with their texts: {', '.join(names(options.folder))}")
+        there = ", ".join(path.stem for path in _notebooks(options.folder))
+        print(f"notebooks in step with their texts: {there}")
     return bool(problems)
 
 
