@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 
 from wsfcn import data, recipes
+from wsfcn.data.grounds import FAMILY_OF
 from wsfcn.data.sample import IGNORE, VOC_CLASSES, Sample
 from wsfcn.settings import SettingsError
-from wsfcn.study.failures import CAUSES, count_causes, diagnose, mean_iou, mine, objects, photos
+from wsfcn.study.failures import (
+    CAUSES,
+    Elsewhere,
+    count_causes,
+    diagnose,
+    mean_iou,
+    mine,
+    objects,
+    photos,
+)
 
 CAT, DOG = VOC_CLASSES.index("cat") + 1, VOC_CLASSES.index("dog") + 1
 SIDE = 100  # px; an outline counts up to 3 px on either side
@@ -95,6 +105,18 @@ def test_mining_sorts_scenes_and_knows_their_ground(lite):
         assert case.place == scene.family
         np.testing.assert_array_equal(case.truth, scene.sample.mask)
     assert 0.3 < mean_iou(cases) < 0.99
+
+
+def test_elsewhere_the_same_objects_are_on_a_ground_of_no_class_of_theirs():
+    change = {"scenes.co_occurrence": 1.0, "scenes.size": 64, "val": 8}
+    scenes = data.build_split(recipes.lite_scenes().data.change(change), "val")
+    moved = Elsewhere(scenes)
+    for index in range(len(moved)):
+        here, there = scenes.scene(index), moved.scene(index)
+        homes = {FAMILY_OF[placed.design.class_name] for placed in here.objects}
+        assert homes == {here.family} and there.family not in homes
+        assert here.objects == there.objects
+        np.testing.assert_array_equal(moved[index].mask, here.sample.mask)
 
 
 @pytest.fixture(scope="module")

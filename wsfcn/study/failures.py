@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..data import build_split, scored
+from ..data.grounds import FAMILY_OF, grounds
 from ..data.sample import IGNORE, Dataset, Sample
-from ..data.scenes import SceneSet
+from ..data.scenes import Scene, SceneSet
 from ..evaluate import ConfusionMatrix, segmented
 from ..metrics import BOUNDARY, SIZES
 from ..model.network import Network
@@ -34,10 +35,10 @@ LOST, UNSEEN = 0.5, 0.1  # an object of which less is right
 NOTABLE = 0.02  # gain of an image's mIoU from which on a cause is named
 SPECK = 0.001  # share of the image under which a region is no object of its own
 CAUSES = {
-    "small object": f"an object has less than {100 * SMALL:.0f} % of the image, and less than half of it right",
+    "small object": f"an object under {100 * SMALL:.0f} % of the image, less than half of it right",
     "false class": "pixels given to a class that is not in the image",
     "missing class": f"less than {100 * UNSEEN:.0f} % of an object is right",
-    "leaked boundary": f"a wrong outline, at most {100 * BOUNDARY:.0f} % of the image's diagonal off",
+    "leaked boundary": f"an outline that is off by up to {100 * BOUNDARY:.0f} % of the diagonal",
     "half object": "the other pixels of an object that are missing",
     "co-occurring background": "background farther away, given to a class that is in the image",
 }
@@ -158,6 +159,30 @@ def diagnose(sample: Sample, prediction: Labels, classes: Sequence[str], place: 
 
 def _width(truth: Labels) -> int:
     return max(1, round(BOUNDARY * float(np.hypot(*truth.shape))))
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The very same objects, each scene on a ground that belongs to none of its classes."""
+
+    scenes: SceneSet
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Those of the scenes."""
+        return self.scenes.classes
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.scene(index).sample
+
+    def scene(self, index: int) -> Scene:
+        """As `SceneSet.scene`."""
+        names = {placed.design.class_name for placed in self.scenes.scene(index).objects}
+        others = sorted(set(grounds(self.scenes.split)) - {FAMILY_OF[name] for name in names})
+        return self.scenes.scene(index, moved_to=others[index % len(others)])
 
 
 def mine(
