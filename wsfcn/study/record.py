@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ MIME = "application/vnd.wsfcn.record+json"
 
 
 class RecordError(ValueError):
-    """A value that cannot be recorded, or a file that holds no records."""
+    """A value that cannot be recorded."""
 
 
 def record(name: str, value: Any) -> None:
@@ -32,28 +33,17 @@ def record(name: str, value: Any) -> None:
         kernel.display.display({MIME: {"name": name, "value": plain}, "text/plain": text}, raw=True)
 
 
-def read_records(notebook: str | Path | dict[str, Any]) -> dict[str, Any]:
+def read_records(notebook: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """The records in the outputs of an executed notebook, name -> value, in order.
 
-    Raises RecordError where the file is missing or is no notebook.
+    Raises NotebookError where the file is missing or is no notebook.
     """
-    content: Any = notebook
-    if not isinstance(notebook, dict):
-        try:
-            content = json.loads(Path(notebook).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecordError(f"{error.filename}: {error.strerror}") from None
-        except ValueError as error:
-            raise RecordError(f"{notebook}: is no notebook ({error})") from None
-    if not isinstance(content, dict):
-        raise RecordError(f"{notebook}: is no notebook (no JSON object)")
-    found: dict[str, Any] = {}
-    for cell in content.get("cells", []):
-        for output in cell.get("outputs", []):
-            bundle = output.get("data", {}).get(MIME)
-            if bundle is not None:
-                found[bundle["name"]] = bundle["value"]
-    return found
+    from .sources import read_notebook  # not needed in the notebooks that record
+
+    content = notebook if isinstance(notebook, Mapping) else read_notebook(Path(notebook))
+    outputs = [output for cell in content["cells"] for output in cell.get("outputs", ())]
+    found = [output["data"][MIME] for output in outputs if MIME in output.get("data", ())]
+    return {one["name"]: one["value"] for one in found}
 
 
 def _plain(name: str, value: Any) -> Any:

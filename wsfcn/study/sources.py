@@ -99,12 +99,9 @@ def assignments(source: str) -> dict[str, Any]:
         raise ValueError(f"line {error.lineno} is not Python") from None
     for node in nodes:
         try:
-            match node:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    values[name] = ast.literal_eval(value)
-                case _:
-                    raise ValueError
-        except ValueError:
+            [target] = node.targets  # type: ignore[attr-defined]
+            values[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
+        except (AttributeError, ValueError):
             line = f"line {node.lineno} is no plain assignment, name = value"
             raise ValueError(line) from None
     return values
