@@ -8,7 +8,6 @@ import pytest
 
 from wsfcn.build import load
 from wsfcn.study.course import main
-from wsfcn.study.seeds import seeds_table
 from wsfcn.study.sources import FOLDER, notebooks
 from wsfcn.study.trained import film, recipe_of
 
@@ -48,9 +47,3 @@ def test_the_film_has_a_frame_an_epoch(built):
     found = film(recipe)
     assert len(found.frames) == recipe.train.epochs
     assert found.frames.shape[1:] == found.masks.shape == found.images.shape[:3]
-
-
-def test_the_table_over_seeds_reads_back_what_was_trained(built):
-    lines = seeds_table("smoke", [0], progress=False).splitlines()
-    assert len(lines) == 4 and lines[2].startswith("| 0 |") and lines[3].startswith("| mean |")
-    assert lines[2].split("|")[2:] == lines[3].split("|")[2:]

@@ -17,6 +17,7 @@ from .panels import (
     GREY,
     INK,
     ORANGE,
+    SKY,
     Labels,
     large,
     painted,
@@ -32,26 +33,23 @@ Pair = tuple[float, float]
 def masks_by_row(
     samples: Sequence[Sample], found: Mapping[str, Sequence[Labels]], classes: Sequence[str]
 ) -> ShownFigure:
-    """Scenes in rows; the scene, what each network makes of it, the exact mask."""
-    columns, told = len(found) + 2, {}
-    for sample in samples:
-        told |= present(sample.labels, classes)
-    alt = (
-        f"{len(samples)} scenes with {', '.join(told.values())}: masks of {', '.join(found)}, exact"
-    )
+    """Images in rows; the image, what each network makes of it, the exact mask."""
+    columns = len(found) + 2
+    told = {k: n for s in samples for k, n in present(s.labels, classes).items()}
+    alt = f"{len(samples)} images with {', '.join(told.values())}: masks of {', '.join(found)}"
     figure = ShownFigure(1.55 * columns, 1.68 * len(samples) + 0.6, alt)
     for index, (axes, sample) in enumerate(
         zip(figure.subplots(len(samples), columns, squeeze=False), samples, strict=True)
     ):
         masks = {**{name: labels[index] for name, labels in found.items()}, "exact": sample.mask}
-        show(axes[0], large(sample.image), "" if index else "scene")
+        show(axes[0], large(sample.image), "" if index else "image")
         for place, (name, mask) in zip(axes[1:], masks.items(), strict=True):
             show(place, painted(sample.image, np.asarray(mask)), "" if index else name)
     colours = class_colours(len(classes) + 1)
-    seen = np.unique([np.asarray(m) for masks in found.values() for m in masks])
+    seen = np.concatenate([np.unique(mask) for masks in found.values() for mask in masks])
     names = {classes[c - 1]: colours[c] for c in sorted({*told, *seen.tolist()} - {0, 255})}
-    handles, more = swatches(names), {"loc": "outside lower center", "handlelength": 1}
-    figure.legend(handles=handles, ncols=8, frameon=False, fontsize=9, **more)
+    options: dict[str, Any] = {"loc": "outside lower center", "ncols": 8, "handlelength": 1}
+    figure.legend(handles=swatches(names), frameon=False, fontsize=9, **options)
     return figure
 
 
@@ -69,36 +67,37 @@ def effect_plot(
         f"{metric}: " + ", ".join(f"{n} {v:+.1f}" for n, v in table.mean(axis=1).items())
         for metric, table in gains.items()
     ]
-    figure = ShownFigure(1.2 + 3.6 * len(gains), 1.5 + 0.52 * len(next(iter(gains.values()))))
-    figure.alt = f"Gain over the baseline in points, mean of seeds. {'; '.join(told)}"
+    count = len(next(iter(gains.values())))
+    alt = f"Gain over the baseline in points, mean of seeds. {'; '.join(told)}"
+    figure = ShownFigure(1.2 + 3.3 * len(gains), 1.4 + 0.62 * count, alt)
     panels = figure.subplots(1, len(gains), sharey=True, squeeze=False)[0]
-    for number, (axes, (metric, table)) in enumerate(zip(panels, gains.items(), strict=True)):
-        rows = [*table.index]
+    handles: dict[str, Any] = {}
+    for axes, (metric, table) in zip(panels, gains.items(), strict=True):
         axes.axvline(0, color=INK, lw=1)
-        for place, row in enumerate(rows):
-            mean, low, high = interval(table.loc[row].dropna())
-            axes.plot(
-                [low, high], [place, place], color=BLUE, lw=7, alpha=0.35, label="95 %, seeds"
-            )
-            axes.plot(mean, place, "|", color=BLUE, ms=16, mew=2.5, label="mean of seeds")
-            if images and not number and row in images:
-                pair = images[row]
-                axes.plot(pair, [place + 0.27] * 2, color=INK, lw=1.5, label="95 %, images")
+        for place, row in enumerate(map(str, table.index)):
+            mean, *ends = interval(table.loc[row].dropna())
+            level = [place] * 2
+            (handles["95 % over seeds"],) = axes.plot(ends, level, color=SKY, lw=9, alpha=0.5)
+            (handles["their mean"],) = axes.plot(mean, place, "|", color=BLUE, ms=17, mew=2.5)
+            if images and axes is panels[0]:
+                (handles["95 % over images"],) = axes.plot(
+                    images[row], [place + 0.28] * 2, color=INK, lw=2
+                )
             if row in paper.get(metric, {}):
-                diamond = {"color": ORANGE, "ms": 9, "mec": "white", "label": "paper, one run"}
-                axes.plot(paper[metric][row], place - 0.27, "D", **diamond)
+                (handles["the paper, one training"],) = axes.plot(
+                    paper[metric][row], place - 0.28, "D", color=ORANGE, ms=8, mec="white"
+                )
         long = table.rename_axis("row").reset_index().melt("row", value_name="gain")
-        points = {"color": BLUE, "size": 6, "jitter": False, "edgecolor": "white", "linewidth": 0.8}
-        sns.stripplot(long, x="gain", y="row", order=rows, ax=axes, zorder=4, **points)
+        dots: dict[str, Any] = {"size": 6.5, "edgecolor": "white", "linewidth": 0.8, "zorder": 4}
+        sns.stripplot(
+            long, x="gain", y="row", ax=axes, color=BLUE, jitter=False, legend=False, **dots
+        )
         axes.set(xlabel="points above the baseline", ylabel="", title=metric)
+        axes.set_ylim(count - 0.5, -0.6)
         plain(axes)
-    handles = {
-        t: h for axes in panels for h, t in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    dot = panels[0].plot([], [], "o", color=BLUE, mec="white", label="a seed")[0]
-    handles = {"a seed": dot} | handles
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": 5, "frameon": False}
-    figure.legend(handles.values(), handles.keys(), fontsize=9, **place)
+    dot = {"a training": panels[0].plot([], [], "o", color=BLUE, mec="white", ms=7)[0]}
+    options: dict[str, Any] = {"loc": "outside lower center", "ncols": 5, "frameon": False}
+    figure.legend([*dot.values(), *handles.values()], [*dot, *handles], fontsize=9, **options)
     return figure
 
 
@@ -124,35 +123,26 @@ def protocol_plot(scores: pd.DataFrame) -> ShownFigure:
 
 def like_for_like(tables: Mapping[str, Mapping[str, Pair]]) -> ShownFigure:
     """mIoU without and with image labels given, a panel a table, a line a network (two of them);
-    the diagonal compares what must not be compared."""
-    figure, told = ShownFigure(4.3 * len(tables), 3.9), []
-    for axes, (title, table) in zip(
-        figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True
-    ):
-        (low_name, low), (high_name, high) = table.items()
-        for name, pair, colour in ((low_name, low, GREY), (high_name, high, BLUE)):
+    the arrow compares what must not be compared."""
+    figure, told = ShownFigure(4.1 * len(tables), 4.2), []
+    panels = figure.subplots(1, len(tables), squeeze=False)[0]
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
+        low, high = table.values()
+        for (name, pair), colour in zip(table.items(), (GREY, BLUE), strict=True):
             axes.plot([0, 1], pair, "o-", color=colour, lw=2.4, ms=8, label=name)
-        fair, mixed = high[1] - low[1], high[1] - low[0]
-        axes.annotate(
-            "",
-            (1, high[1]),
-            (0, low[0]),
-            arrowprops={"arrowstyle": "->", "color": ORANGE, "ls": "--", "lw": 1.6},
-        )
-        axes.text(0.42, (low[0] + high[1]) / 2, f"mixed {mixed:+.2f}", color=ORANGE, va="top")
-        axes.text(1.04, (low[1] + high[1]) / 2, f"fair\n{fair:+.2f}", va="center", color=INK)
-        axes.text(
-            -0.04,
-            (low[0] + high[0]) / 2,
-            f"fair\n{high[0] - low[0]:+.2f}",
-            va="center",
-            ha="right",
-            color=INK,
-        )
-        axes.set(xticks=[0, 1], xlim=(-0.3, 1.3), ylabel="mIoU, %", title=title)
-        axes.set_xticklabels(["classes found\nby the network", "image labels\ngiven"])
-        axes.legend(frameon=False, fontsize=9, loc="upper left")
+        fair, mixed = [b - a for a, b in zip(low, high, strict=True)], high[1] - low[0]
+        arrow: dict[str, Any] = {"arrowstyle": "->", "color": ORANGE, "ls": "--", "lw": 1.8}
+        axes.annotate("", (1, high[1]), (0, low[0]), arrowprops=arrow)
+        axes.text(0.62, low[0], f"mixed {mixed:+.2f}", color=ORANGE, ha="center")
+        for x, gain, side in zip((-0.06, 1.06), fair, ("right", "left"), strict=True):
+            place = (low[x > 0] + high[x > 0]) / 2
+            axes.text(x, place, f"fair\n{gain:+.2f}", ha=side, va="center", color=INK)
+        axes.set(xlim=(-0.35, 1.35), title=title)
+        axes.margins(y=0.15)
+        axes.set_xticks([0, 1], ["classes found\nby the network", "image labels\ngiven"])
         plain(axes)
-        told.append(f"{title}: {fair:+.2f} like for like, {mixed:+.2f} mixed")
+        told.append(f"{title}: {fair[1]:+.2f} like for like, {mixed:+.2f} mixed")
+    panels[0].set_ylabel("mIoU, %")
+    panels[0].legend(frameon=False, fontsize=9, loc="upper left")
     figure.alt = f"mIoU with and without image labels given. {'; '.join(told)}"
     return figure
