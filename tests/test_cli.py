@@ -537,7 +537,7 @@ def test_errors_become_lines_and_codes(call, monkeypatch, error, code, words):
     def command(argv):
         raise error
 
-    monkeypatch.setitem(cli.COMMANDS, "train", (command, ""))
+    monkeypatch.setitem(cli.COMMANDS, "train", command)
     found, _, lines = call("train")
     assert found == code and len(lines) == 1
     assert all(word in lines[0] for word in words)
@@ -548,7 +548,7 @@ def test_debug_shows_the_traceback(monkeypatch):
         raise ValueError("seen")
 
     monkeypatch.setenv("WSFCN_DEBUG", "1")
-    monkeypatch.setitem(cli.COMMANDS, "train", (command, ""))
+    monkeypatch.setitem(cli.COMMANDS, "train", command)
     with pytest.raises(ValueError, match="seen"):
         cli.main(["train"])
 

@@ -6,18 +6,21 @@ line; 3 a fault of the program; 130 interrupted. Heavy imports wait until a comm
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .files import check_output_folder
+from .files import check_output_folder, write_all
 
 if TYPE_CHECKING:
+    from .flags import EvaluateArguments
     from .model.network import Network
     from .recipes import Data
 
@@ -25,144 +28,117 @@ OWN_OUTPUT = (".overlay.png", ".mask.png")
 
 
 def train(argv: list[str]) -> int:
-    """`wsfcn train RECIPE [flags]`."""
+    """Train a recipe from image labels."""
     from . import flags, recipes
 
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: wsfcn train RECIPE [flags]    (wsfcn train RECIPE --help lists the flags)")
-        print(f"RECIPE: {', '.join(flags.known_recipes())};")
-        print(f"        with /ROW for a row of Table I: {', '.join(recipes.table1())};")
-        print(f"        of Table II: {', '.join(recipes.table2())};")
-        print(f"        or a variant of the method: {', '.join(recipes.VARIANTS)}")
+        print(
+            "usage: wsfcn train RECIPE [flags]    (wsfcn train RECIPE --help lists the flags)\n"
+            f"RECIPE: {', '.join(flags.known_recipes())};\n"
+            f"        with /ROW for a row of Table I: {', '.join(recipes.table1())};\n"
+            f"        of Table II: {', '.join(recipes.table2())};\n"
+            f"        or a variant of the method: {', '.join(recipes.VARIANTS)}"
+        )
         return 0
     start = flags.TrainArguments(flags.find_recipe(argv[0]))
-    arguments = flags.parse(flags.TrainArguments, f"train {argv[0]}", argv[1:], start)
-    recipe = arguments.recipe
-    if arguments.data is not None:
+    given = flags.parse(flags.TrainArguments, f"train {argv[0]}", argv[1:], start)
+    recipe = given.recipe
+    if given.data is not None:
         if recipe.data.kind == "scenes":
             raise ValueError(f"--data: {recipe.name} draws its images; photos need lite_folder")
-        recipe = recipe.change({"data.root": str(arguments.data)})
-    folder = check_output_folder(arguments.out or Path("runs") / recipe.name.replace("/", "-"))
+        recipe = recipe.change({"data.root": str(given.data)})
+    folder = check_output_folder(given.out or Path("runs") / recipe.name.replace("/", "-"))
     from .train import train as run_training
 
-    result = run_training(recipe, folder, resume=arguments.resume)
-    print(result.score)
+    print(run_training(recipe, folder, resume=given.resume).score)
     print(f"model: {folder / 'model.safetensors'}")
     return 0
 
 
 def evaluate(argv: list[str]) -> int:
-    """`wsfcn evaluate MODEL [flags]`."""
+    """Score the masks of a model on the data of its recipe, or others."""
     from . import flags
 
-    arguments = flags.parse(flags.EvaluateArguments, "evaluate", argv)
-    for file in (arguments.json, arguments.tar, arguments.confusion):
-        if file is not None:
-            _check_output_file(file)
-    if arguments.save is not None:
-        check_output_folder(arguments.save)
-    elif arguments.tar is not None:
+    given = flags.parse(flags.EvaluateArguments, "evaluate", argv)
+    for file in filter(None, (given.json, given.tar, given.confusion)):
+        _check_output_file(file)
+    if given.save is not None:
+        check_output_folder(given.save)
+    elif given.tar is not None:
         raise ValueError("--tar packs the masks of --save; give both")
-    if arguments.table and (arguments.save or arguments.confusion):
+    if given.table and (given.save or given.confusion):
         raise ValueError("--table makes several scores; --save and --confusion need one")
-    model = _load(arguments.model)
-    from .data import build_split, scored
-
-    more = {}
-    if arguments.image_labels is not None:
-        more["image_labels"] = arguments.image_labels == "on"
-    protocol = arguments.protocol.applied(model.recipe.protocol, **more)
-    split, settings = arguments.split, model.recipe.data
-    if arguments.data is not None:
-        settings = _other_photos(arguments, model)
-    if split not in ("train", "val"):
-        if settings.kind == "scenes":
-            raise ValueError(f"split: scenes have train and val, not {split!r}")
-        settings = settings.change({"val_split": split})
-    whole = build_split(settings, "train" if split == "train" else "val")
-    data = scored(whole)
-    if arguments.table:
-        return _table3(arguments, model, data, protocol)
+    model = _load(given.model)
     from . import results
+    from .data import build_split, scored
+    from .evaluate import compare, write_masks
     from .evaluate import evaluate as score_of
-    from .evaluate import write_masks
-
-    options = {name: getattr(arguments, name) for name in ("limit", "size", "processes")}
-    if not len(data):
-        if arguments.save is None:
-            raise ValueError(f"split {split} has no masks to score with; --save writes predictions")
-        data = whole
-        write_masks(model, data, arguments.save, protocol, **options)
-        print(f"masks: {arguments.save}")
-    else:
-        score = score_of(model, data, protocol, save=arguments.save, **options)
-        print(score.table(markdown=arguments.markdown))
-        if arguments.json is not None:
-            score.save(arguments.json)
-        if arguments.confusion is not None:
-            from .show.confusion import confusion_map
-
-            arguments.confusion.parent.mkdir(parents=True, exist_ok=True)
-            confusion_map(score).savefig(arguments.confusion, format="png")
-    if arguments.tar is not None:
-        assert arguments.save is not None  # seen to above
-        print(
-            f"tar: {results.voc_tar(arguments.save, results.names_of(data), arguments.tar, split)}"
-        )
-    return 0
-
-
-def _other_photos(arguments: Any, model: Network) -> Data:
-    """The settings of --data: the classes of the model, in its order, all photos of a split."""
-    from .data.check import layout_of
-    from .recipes import Data
-
-    kind = arguments.kind or layout_of(arguments.data)
-    return Data(
-        kind=kind,
-        root=str(arguments.data),
-        labels="csv" if kind == "folder" else "masks",
-        classes=model.classes,
-        train=0,
-        val=0,
-    )
-
-
-def _table3(arguments: Any, model: Network, data: Any, protocol: Any) -> int:
-    """`wsfcn evaluate MODEL --table 3`."""
-    import json
-
-    from .evaluate import compare
-    from .evaluate import evaluate as score_of
-    from .files import write_all
     from .protocols import table3
 
-    options = {name: getattr(arguments, name) for name in ("limit", "size", "processes")}
-    rows = {name: score_of(model, data, p, **options) for name, p in table3(protocol).items()}
-    print(compare(rows, across_protocols=True, markdown=arguments.markdown))
-    if arguments.json is not None:
-        text = json.dumps({name: row.to_dict() for name, row in rows.items()}, indent=1) + "\n"
-        write_all(arguments.json.parent, {arguments.json.name: text.encode()})
+    protocol = given.protocol.applied(model.recipe.protocol, image_labels=given.image_labels)
+    whole = build_split(_scored_data(given, model), "train" if given.split == "train" else "val")
+    data = scored(whole)
+    options = {name: getattr(given, name) for name in ("limit", "size", "processes")}
+    if given.table:
+        rows = {name: score_of(model, data, p, **options) for name, p in table3(protocol).items()}
+        print(compare(rows, across_protocols=True, markdown=given.markdown))
+        if given.json is not None:
+            text = json.dumps({name: row.to_dict() for name, row in rows.items()}, indent=1)
+            write_all(given.json.parent, {given.json.name: f"{text}\n".encode()})
+        return 0
+    if len(data):
+        score = score_of(model, data, protocol, save=given.save, **options)
+        print(score.table(markdown=given.markdown))
+        if given.json is not None:
+            score.save(given.json)
+        if given.confusion is not None:
+            from .show.confusion import confusion_map
+
+            given.confusion.parent.mkdir(parents=True, exist_ok=True)
+            confusion_map(score).savefig(given.confusion, format="png")
+    elif given.save is not None:
+        data = whole
+        write_masks(model, data, given.save, protocol, **options)
+        print(f"masks: {given.save}")
+    else:
+        raise ValueError(f"split {given.split} has no masks to score; --save writes predictions")
+    if given.save is not None and given.tar is not None:
+        file = results.voc_tar(given.save, results.names_of(data), given.tar, given.split)
+        print(f"tar: {file}")
     return 0
+
+
+def _scored_data(given: EvaluateArguments, model: Network) -> Data:
+    """The data of the recipe, or those of --data with the classes of the model."""
+    from .data.check import layout_of
+
+    data = model.recipe.data
+    if given.data is not None:
+        kind = given.kind or layout_of(given.data)
+        labels = "csv" if kind == "folder" else "masks"
+        changes = {"kind": kind, "root": str(given.data), "labels": labels, "train": 0, "val": 0}
+        data = type(data)().change(changes | {"classes": model.classes})
+    if given.split in ("train", "val"):
+        return data
+    if data.kind == "scenes":
+        raise ValueError(f"split: scenes have train and val, not {given.split!r}")
+    return data.change({"val_split": given.split})
 
 
 def segment(argv: list[str]) -> int:
-    """`wsfcn segment PHOTO... [flags]`."""
+    """Segment photos: overlay with legend, index mask and JSON for each."""
     from . import flags
 
-    arguments = flags.parse(flags.SegmentArguments, "segment", argv)
-    if not arguments.photos:
+    given = flags.parse(flags.SegmentArguments, "segment", argv)
+    if not given.photos:
         raise ValueError("segment needs a photo or a folder of photos")
-    out = check_output_folder(arguments.out)
-    photos, missing = _collect(arguments.photos)
-    for problem in missing:
-        _complain(problem)
+    out = check_output_folder(given.out)
+    photos, missing = _collect(given.photos)
     if not photos:
         return 2
-    stems = _stems(photos)
-    if arguments.labels is not None and not arguments.labels.is_file():
-        raise FileNotFoundError(f"{arguments.labels}: no such label file")
-    model = _load(arguments.model)
+    if given.labels is not None and not given.labels.is_file():
+        raise FileNotFoundError(f"{given.labels}: no such label file")
+    model = _load(given.model)
     from tqdm import tqdm
 
     from .data.images import ImageError
@@ -172,110 +148,99 @@ def segment(argv: list[str]) -> int:
     from .show.gallery import Gallery
     from .show.segmentation import percent
 
-    base = model.recipe.protocol
-    protocol = arguments.protocol.applied(base, image_labels=arguments.labels is not None)
-    size = working_size(model, arguments.size)
-    labels = read_labels(arguments.labels, model.classes, photos) if arguments.labels else None
-    failed = len(missing)
-    gallery = Gallery() if arguments.page else None
+    protocol = given.protocol.applied(model.recipe.protocol, image_labels=given.labels is not None)
+    size = working_size(model, given.size)
+    labels = read_labels(given.labels, model.classes, photos) if given.labels else None
+    failed, gallery, stems = missing, Gallery(), _stems(photos)
     for photo in tqdm(photos, desc="segment", unit="photo", disable=len(photos) < 2):
         try:
             known = None if labels is None else labels.get(photo.resolve())
             if labels is not None and known is None:
-                raise LabelError(f"{photo}: has no line in {arguments.labels}")
-            with _notes_about(photo):
+                raise LabelError(f"{photo}: has no line in {given.labels}")
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always", UserWarning)
                 result = segment_photo(model, photo, protocol, size=size, labels=known)
+            for note in notes:  # such as that it is animated
+                _complain(f"note: {note.message}")
             overlay, _, _ = result.save(out, stems[photo], protected=photos)
         except (ImageError, LabelError, OSError, MemoryError) as error:
             failed += 1
             _complain(_message(error))
         else:
-            if gallery is not None:
+            if given.page:
                 gallery.add(result, photo.name)
             areas = result.areas()
             found = ", ".join(f"{name} {percent(areas[name])}" for name in result.found)
             line = f"{photo}: {found or 'no class found'} -> {overlay}"
             tqdm.write(_printable(line), file=sys.stdout)
-    if failed == len(photos) + len(missing):
+    if failed == len(photos) + missing:
         return 2
-    if gallery is not None:
+    if given.page:
         print(f"page: {gallery.save(out)}")
     return 1 if failed else 0
 
 
 def run(argv: list[str]) -> int:
-    """`wsfcn run NOTEBOOK [-p NAME VALUE]... [-y FILE]`."""
+    """Execute a notebook with checked parameters."""
     from . import flags
 
-    arguments = flags.parse(flags.RunArguments, "run", argv)
-    out = check_output_folder(arguments.out)
-    parameters = _read_parameters(arguments.file) if arguments.file is not None else {}
-    parameters |= dict(arguments.parameters)
+    given = flags.parse(flags.RunArguments, "run", argv)
+    out = check_output_folder(given.out)
+    parameters = _read_parameters(given.file) if given.file is not None else {}
+    parameters |= dict(given.parameters)
     from .study.notebooks import run_notebook
 
-    done = run_notebook(
-        arguments.notebook, parameters, out, profile=arguments.profile, again=arguments.again
-    )
-    print(done)
+    print(run_notebook(given.notebook, parameters, out, profile=given.profile, again=given.again))
     return 0
 
 
 def params(argv: list[str]) -> int:
-    """`wsfcn params [--table 1|2] [--json]`."""
+    """Parameters and FLOPs of the paper's networks, beside its tables."""
     from . import flags
 
-    arguments = flags.parse(flags.ParamsArguments, "params", argv)
-    import json
-
+    given = flags.parse(flags.ParamsArguments, "params", argv)
     from .study.params import as_json, as_text, parameter_rows
 
-    rows = parameter_rows(arguments.table)
-    print(json.dumps(as_json(rows), indent=1) if arguments.json else as_text(rows))
+    rows = parameter_rows(given.table)
+    print(as_json(rows) if given.json else as_text(rows))
     return 0
 
 
 def weights(argv: list[str]) -> int:
-    """`wsfcn weights import FILE.pth OUT.safetensors` and `wsfcn weights export MODEL OUT.pth`."""
+    """Import the authors' weight files, or export to their layout."""
     from . import flags
 
-    if not argv or argv[0] not in flags.WEIGHTS:
-        usage = "usage: wsfcn weights import FILE.pth OUT.safetensors [--recipe RECIPE]\n"
-        usage += "       wsfcn weights export MODEL.safetensors OUT.pth"
-        if not argv or argv[0] in ("-h", "--help"):
-            print(usage)
-            return 0
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: wsfcn weights import FILE.pth OUT.safetensors [--recipe RECIPE]")
+        print("       wsfcn weights export MODEL.safetensors OUT.pth")
+        return 0
+    if argv[0] not in flags.WEIGHTS:
         hint = flags.nearest(argv[0], flags.WEIGHTS)
         raise ValueError(f"no command 'weights {argv[0]}'; {hint}")
-    arguments = flags.parse(flags.WEIGHTS[argv[0]], f"weights {argv[0]}", argv[1:])
-    _check_output_file(arguments.out)
-    if arguments.out.exists():
-        raise FileExistsError(f"{arguments.out}: exists already; name another file")
+    given = flags.parse(flags.WEIGHTS[argv[0]], f"weights {argv[0]}", argv[1:])
+    _check_output_file(given.out)
+    if given.out.exists():
+        raise FileExistsError(f"{given.out}: exists already; name another file")
     from . import published
 
-    if isinstance(arguments, flags.ImportArguments):
-        recipe = flags.find_recipe(arguments.recipe) if arguments.recipe else None
-        print(published.convert(arguments.file, arguments.out, recipe))
+    if isinstance(given, flags.ImportArguments):
+        recipe = flags.find_recipe(given.recipe) if given.recipe else None
+        print(published.convert(given.file, given.out, recipe))
     else:
-        published.save(_load(arguments.model), arguments.out)
-        print(f"{arguments.out}: sha256 {published.sha256(arguments.out)}")
+        published.save(_load(given.model), given.out)
+        print(f"{given.out}: sha256 {published.sha256(given.out)}")
     return 0
 
 
 def data(argv: list[str]) -> int:
-    """`wsfcn data fetch NAME` and `wsfcn data check DIR`."""
+    """Fetch a published data set, or check one for what is wrong with it."""
     from .cli_data import data as run_command
 
     return run_command(argv)
 
 
-COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "train": (train, "train a recipe from image labels"),
-    "evaluate": (evaluate, "score the masks of a model on the data of its recipe"),
-    "segment": (segment, "segment photos: overlay with legend, index mask and JSON for each"),
-    "run": (run, "execute a notebook with checked parameters"),
-    "params": (params, "parameters and FLOPs of the paper's networks, beside its tables"),
-    "data": (data, "fetch a published data set, or check one for what is wrong with it"),
-    "weights": (weights, "import the authors' weight files, or export to their layout"),
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    command.__name__: command for command in (train, evaluate, segment, run, params, data, weights)
 }
 
 
@@ -283,7 +248,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code. WSFCN_DEBUG=1 shows the traceback of an error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview())
+        print("usage: wsfcn COMMAND ...    (wsfcn COMMAND --help lists its flags)\n")
+        for name, command in COMMANDS.items():
+            print(f"  {name:<9} {command.__doc__}")
         return 0
     if arguments[0] == "--version":
         print(f"wsfcn {__version__}")
@@ -293,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .flags import nearest
 
             raise ValueError(f"no command {arguments[0]!r}; {nearest(arguments[0], COMMANDS)}")
-        return COMMANDS[arguments[0]][0](arguments[1:])
+        return COMMANDS[arguments[0]](arguments[1:])
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
@@ -304,18 +271,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("WSFCN_DEBUG"):
             raise
         kinds = (OSError, ValueError, FloatingPointError, ImportError, MemoryError)
-        expected = isinstance(error, kinds)
-        if expected or type(error).__module__.split(".")[0] == "wsfcn":
+        if isinstance(error, kinds) or type(error).__module__.startswith("wsfcn."):
             _complain(_message(error))
             return 2
-        kind = type(error).__name__
-        _complain(f"{kind}: {_message(error)} (a fault of wsfcn; WSFCN_DEBUG=1 shows where)")
+        fault = f"{type(error).__name__}: {_message(error)}"
+        _complain(f"{fault} (a fault of wsfcn; WSFCN_DEBUG=1 shows where)")
         return 3
-
-
-def _overview() -> str:
-    lines = ["usage: wsfcn COMMAND ...    (wsfcn COMMAND --help lists its flags)", ""]
-    return "\n".join([*lines, *(f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items())])
 
 
 def _load(name: str) -> Network:
@@ -333,40 +294,34 @@ def _check_output_file(path: Path) -> None:
         raise IsADirectoryError(f"{path}: is a folder; give a file name")
 
 
-def _collect(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Photos in the order given, folders expanded, each photo once; and what is wrong with paths.
+def _collect(paths: Sequence[Path]) -> tuple[list[Path], int]:
+    """Photos in the order given, folders expanded, each photo once; how many paths are wrong.
 
     Results of an earlier run that lie in a folder are no photos.
     """
     from .data.images import ImageError, list_images
 
     photos: dict[Path, Path] = {}
-    problems = []
+    wrong = 0
     for path in paths:
         try:
-            found = list_images(path)
+            for photo in list_images(path):
+                if photo == path or not photo.name.endswith(OWN_OUTPUT):
+                    photos.setdefault(photo.resolve(), photo)
         except ImageError as error:
-            problems.append(str(error))
-            continue
-        for photo in found:
-            if photo == path or not photo.name.endswith(OWN_OUTPUT):
-                photos.setdefault(photo.resolve(), photo)
-    return list(photos.values()), problems
+            _complain(str(error))
+            wrong += 1
+    return list(photos.values()), wrong
 
 
 def _stems(photos: Sequence[Path]) -> dict[Path, str]:
     """A name for the results of each photo; photos of equal stem get their suffix or a number."""
-    stems: dict[Path, str] = {}
-    taken: set[str] = set()
+    stems: dict[str, Path] = {}
     for photo in photos:
-        stem, number = photo.stem, 2
-        if stem in taken:
-            stem = f"{photo.stem}_{photo.suffix.lstrip('.')}"
-        while stem in taken:
-            stem, number = f"{photo.stem}_{number}", number + 1
-        taken.add(stem)
-        stems[photo] = stem
-    return stems
+        numbers = (f"_{n}" for n in itertools.count(2))
+        ends = itertools.chain(("", f"_{photo.suffix.lstrip('.')}"), numbers)
+        stems[next(photo.stem + end for end in ends if photo.stem + end not in stems)] = photo
+    return {photo: stem for stem, photo in stems.items()}
 
 
 def _read_parameters(path: Path) -> dict[str, Any]:
@@ -398,20 +353,3 @@ def _printable(text: str) -> str:
     """The text on one line, control characters and broken names escaped."""
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-
-
-@contextmanager
-def _notes_about(photo: Path) -> Iterator[None]:
-    """Warnings about the photo, such as that it is animated, become lines like errors."""
-    usual = warnings.showwarning
-
-    def show(message: Warning | str, *rest: Any, **named: Any) -> None:
-        if str(message).startswith(str(photo)):
-            _complain(f"note: {message}")
-        else:
-            usual(message, *rest, **named)  # type: ignore[arg-type]
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = show
-        yield

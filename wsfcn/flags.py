@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import inspect
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,6 +14,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
 from . import recipes
+from .data.labels import nearest as nearest
 from .protocols import Protocol, named
 from .recipes import Recipe
 from .settings import SettingsError
@@ -50,15 +49,15 @@ class ProtocolFlags:
     crf_code: Literal["auto", "pydensecrf", "torch"] | None = None
     """What computes the CRF; auto: torch on a GPU or where pydensecrf is not installed."""
 
-    def applied(self, base: Protocol, **more: Any) -> Protocol:
+    def applied(self, base: Protocol, image_labels: bool | Switch | None = None) -> Protocol:
         """The protocol with the given flags changed, renamed if anything changed."""
         if self.background in ("constant", "power") and self.background_value is None:
             raise SettingsError(f"--background {self.background} needs --background-value")
-        changes = {k: v for k, v in asdict(self).items() if v not in (None, ())} | more
+        given = {**asdict(self), "image_labels": image_labels}
+        switch = {"on": True, "off": False}
+        changes = {k: switch.get(v, v) for k, v in given.items() if v not in (None, ())}
         name = changes.pop("protocol", None)
         base = base if name is None else named(name)
-        if "flip" in changes:
-            changes["flip"] = changes["flip"] == "on"
         changed = base.change(changes)
         if changed == base:
             return base
@@ -197,12 +196,9 @@ WEIGHTS: dict[str, type[ImportArguments | ExportArguments]] = {
 
 def known_recipes() -> dict[str, Callable[[], Recipe]]:
     """Functions of `wsfcn.recipes` that return a recipe, by name."""
-    return {
-        name: function
-        for name, function in vars(recipes).items()
-        if inspect.isfunction(function)
-        and inspect.signature(function).return_annotation in ("Recipe", Recipe)
-    }
+    functions = {k: f for k, f in vars(recipes).items() if callable(f)}
+    told = {k: getattr(f, "__annotations__", {}).get("return") for k, f in functions.items()}
+    return {name: functions[name] for name in functions if told[name] == "Recipe"}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -233,6 +229,17 @@ def parse(kind: type[T], command: str, argv: list[str], default: T | None = None
         raise
 
 
+# What tyro says -> what we say.
+_REWORDED = (
+    (r"Error parsing (?:recipe\.)?([\w.-]+): ([\w.]+): ", r"\1.\2: "),
+    (
+        r"Error parsing (\S+): no type matching \{None\}\|(.+?) could .*? from \[(.*?)\].*",
+        r"\1: needs \2, got \3",
+    ),
+    (r"Error parsing (\S+): .*arguments: \[(.*)\]", r"\1: cannot read \2"),
+)
+
+
 def _unboxed(box: str, command: str) -> str:
     """The first message of tyro's box, and the nearest flag that it suggests."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
@@ -241,22 +248,8 @@ def _unboxed(box: str, command: str) -> str:
     if "╭" not in plain and lines[1:2] == ["\0"]:  # without UTF-8 the title has a rule below it
         lines = lines[2:]
     first, _, rest = " ".join(lines).partition("\0")
-    first = first.strip()
-    first = re.sub(r"Error parsing (?:recipe\.)?([\w.-]+): ([\w.]+): ", r"\1.\2: ", first)
-    first = re.sub(
-        r"Error parsing (\S+): no type matching \{None\}\|(.+?) could .*? from \[(.*?)\].*",
-        r"\1: needs \2, got \3",
-        first,
-    )
-    first = re.sub(r"Error parsing (\S+): .*arguments: \[(.*)\]", r"\1: cannot read \2", first)
-    hint = re.search(r"Perhaps you meant:\s*(--[\w.-]+)", rest)
-    if hint:
+    for theirs, ours in _REWORDED:
+        first = re.sub(theirs, ours, first.strip())
+    if hint := re.search(r"Perhaps you meant:\s*(--[\w.-]+)", rest):
         return f"{first}; did you mean {hint[1]}?"
-    return f"{first}; see wsfcn {command} --help" if first else f"see wsfcn {command} --help"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a name that is not known."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"{first}; see wsfcn {command} --help".removeprefix("; ")

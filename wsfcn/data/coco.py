@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .images import read_mask
-from .photos import Labels, Photos, find_home, read_lines
+from .photos import Photos, find_home, read_lines
 from .sample import COCO_CLASSES, DataError
 
 
@@ -41,17 +40,10 @@ class Coco(Photos):
     Masks are coco_seg_anno/<id>.png where that folder is, else drawn from the annotations: crowds
     first, then objects by area, so that small ones lie on large ones. Classes are in the order of
     their category ids. Image labels from "masks" without PNG files are the annotated categories.
+    options: labels, classes and limit of `Photos`.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "train",
-        *,
-        labels: Labels = "masks",
-        classes: Sequence[str] = (),
-        limit: int = 0,
-    ) -> None:
+    def __init__(self, root: str | Path, split: str = "train", **options: Any) -> None:
         self.split = split
         year = split if split[-1:].isdigit() else f"{split}2014"
         signs = (f"images/{year}", year)
@@ -72,12 +64,10 @@ class Coco(Photos):
                 if name not in self._entries:
                     raise DataError(f"{origin}: {name} has no object in {path}")
         self._year = year
-        super().__init__(origin, names, known, labels=labels, classes=classes, limit=limit)
+        super().__init__(origin, names, known, **options)
         if self._entries:
-            self._sources.append(path)
-        if labels == "csv":
-            self._read_csv(self.home / "labels.csv")
-            self._rows = {name.rpartition("_")[2]: row for name, row in self._rows.items()}
+            self._sources.insert(1, path)
+        self._rows = {name.rpartition("_")[2]: row for name, row in self._rows.items()}
 
     def image_path(self, index: int) -> Path:
         """The file of a photo."""
@@ -110,7 +100,7 @@ class Coco(Photos):
         except ImportError:
             raise
         except Exception as error:  # whatever the library makes of a broken outline
-            raise DataError(f"{self._sources[-1]}: {name}: cannot be drawn ({error})") from None
+            raise DataError(f"{self._sources[1]}: {name}: cannot be drawn ({error})") from None
 
 
 def draw_mask(entry: Entry) -> NDArray[np.uint8]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from .images import list_images
 from .labels import LabelError, read_rows
-from .photos import Labels, Photos, name_of, read_classes
+from .photos import Photos, name_of, read_classes
 from .sample import DataError
 
 VAL_SHARE = 0.2
@@ -24,20 +24,13 @@ class Folder(Photos):
     that photos added later move none. "all" is every photo. Classes are those of the
     file, sorted; a file classes.txt, one a line, gives another order. Masks, where there are any,
     are masks/<name>.png and count classes in that order from 1. Photos are turned upright as their
-    EXIF data say, and masks have to be upright.
+    EXIF data say, and masks have to be upright. options: labels ("csv"), classes and limit of
+    `Photos`.
     """
 
     upright = True
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "train",
-        *,
-        labels: Labels = "csv",
-        classes: Sequence[str] = (),
-        limit: int = 0,
-    ) -> None:
+    def __init__(self, root: str | Path, split: str = "train", **options: Any) -> None:
         self.split = split
         self.home = Path(root).expanduser()
         table = self.home / "labels.csv"
@@ -65,8 +58,7 @@ class Folder(Photos):
         known = read_classes(named) if named.is_file() else free
         names = [name_of(row.file) for row in chosen]
         self._paths = dict(zip(names, paths, strict=True))
-        super().__init__(table, names, known, labels=labels, classes=classes, limit=limit)
-        self._read_csv(table)
+        super().__init__(table, names, known, **{"labels": "csv"} | options)
 
     def image_path(self, index: int) -> Path:
         """The file of a photo."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,26 +52,30 @@ def read_rows(path: str | Path) -> list[Row]:
 
 
 def read_labels(
-    path: str | Path, classes: Sequence[str], photos: Iterable[Path] = ()
+    path: Path, classes: Sequence[str], photos: Iterable[Path] = ()
 ) -> dict[Path, tuple[str, ...]]:
     """Image labels by resolved image path.
 
     A file name is looked up beside the CSV file, then among the names of `photos`. Raises
     LabelError as `read_rows`, and for an unknown class, a name without image, an image named twice.
     """
-    path = Path(path)
     by_name: dict[str, list[Path]] = {}
     for photo in photos:
         by_name.setdefault(photo.name, []).append(photo)
     labels: dict[Path, tuple[str, ...]] = {}
-    for row in read_rows(path):
-        image = _find(row.file, path.parent, by_name, row.where)
+    for where, file, names, _ in read_rows(path):
+        beside = path.parent / file
+        found = [beside] if file and beside.is_file() else by_name.get(file, [])
+        if len(found) > 1:
+            raise LabelError(f"{where}: {file} is ambiguous: {found[0]} and {found[1]}")
+        if not found:
+            place = file or "(empty name)"
+            raise LabelError(f"{where}: there is no image {place} in {path.parent}")
+        image = found[0].resolve()
         if image in labels:
-            raise LabelError(f"{row.where}: {row.file} already has labels further up")
-        for name in row.classes:
-            if name not in classes:
-                raise LabelError(f"{row.where}: unknown class {name!r}; {nearest(name, classes)}")
-        labels[image] = row.classes
+            raise LabelError(f"{where}: {file} already has labels further up")
+        check_known(where, names, classes)
+        labels[image] = names
     return labels
 
 
@@ -93,19 +97,14 @@ def _lines(path: Path) -> tuple[list[tuple[int, list[str]]], bool]:
     return lines, False
 
 
-def _find(name: str, folder: Path, by_name: dict[str, list[Path]], where: str) -> Path:
-    beside = folder / name
-    if name and beside.is_file():
-        return beside.resolve()
-    same = by_name.get(name, [])
-    if len(same) > 1:
-        raise LabelError(f"{where}: {name} is ambiguous: {same[0]} and {same[1]}")
-    if not same:
-        raise LabelError(f"{where}: there is no image {name or '(empty name)'} in {folder}")
-    return same[0].resolve()
+def check_known(where: object, names: Iterable[str], classes: Sequence[str]) -> None:
+    """LabelError for the first name that is no class."""
+    for name in names:
+        if name not in classes:
+            raise LabelError(f"{where}: unknown class {name!r}; {nearest(name, classes)}")
 
 
-def nearest(name: str, classes: Sequence[str]) -> str:
-    """A hint for a class name that is not known."""
-    near = difflib.get_close_matches(name.lower(), classes, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(classes)}"
+def nearest(name: str, known: Collection[str]) -> str:
+    """A hint for a name that is not known."""
+    near = difflib.get_close_matches(name.lower(), [*known], n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, Self
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .images import SUFFIXES, read_image, read_mask
-from .labels import LabelError, Row, nearest, read_rows
+from .labels import LabelError, Row, check_known, read_rows
 from .sample import IGNORE, DataError, Sample
 
 Labels = Literal["masks", "xml", "csv"]
@@ -31,6 +32,7 @@ class Photos(ABC):
     """
 
     upright = False  # whether photos are turned as their EXIF data say
+    home: Path  # where labels.csv lies
 
     def __init__(
         self,
@@ -38,30 +40,29 @@ class Photos(ABC):
         names: Sequence[str],
         known: Sequence[str],
         *,
-        labels: Labels,
-        classes: Sequence[str],
-        limit: int,
+        labels: Labels = "masks",
+        classes: Sequence[str] = (),
+        limit: int = 0,
     ) -> None:
         if not names:
             raise DataError(f"{origin}: names no photo")
         check_once(origin, names)
         if len(known) >= IGNORE:
             raise DataError(f"{origin}: {len(known)} classes; masks can count {IGNORE - 1}")
-        check_once(Path("data.classes"), classes)
-        for name in classes:
-            if name not in known:
-                raise DataError(f"data.classes: no {name!r} in {origin}; {nearest(name, known)}")
+        check_once("data.classes", classes)
+        check_known(f"data.classes, of {origin}", classes, known)
         count = min(limit or len(names), len(names))
         self.origin, self.source, self.known = origin, labels, tuple(known)
         self.names = [names[place * len(names) // count] for place in range(count)]
         self.classes = tuple(classes) or self.known
-        self._table = np.full(256, IGNORE, np.uint8)
-        self._table[[0, *(self.known.index(name) + 1 for name in self.classes)]] = range(
-            len(self.classes) + 1
-        )
+        self._table = np.full(256, IGNORE, np.uint8)  # what a value of a mask becomes
+        for new, old in enumerate((0, *(self.known.index(name) + 1 for name in self.classes))):
+            self._table[old] = new
         self._sources = [origin]  # files that say something about all photos
         self._rows: dict[str, Row] = {}
         self._present: dict[str, frozenset[str]] = {}
+        if labels == "csv":
+            self._read_csv(self.home / "labels.csv")
 
     @abstractmethod
     def image_path(self, index: int) -> Path:
@@ -99,49 +100,45 @@ class Photos(ABC):
         mask: the photo's, if it was read already. Raises DataError where the source says nothing.
         """
         name = self.names[index]
-        if name not in self._present:
-            if self.source == "masks":
-                mask = self._read_mask(index) if mask is None else mask
-                if mask is None:
-                    raise DataError(f"{self.image_path(index)}: has no mask, so no image label")
-                found = np.unique(mask[(mask > 0) & (mask < IGNORE)])
-                if not len(found):
-                    raise DataError(f"{self.mask_path(index)}: shows no object, so no image label")
-                names: Iterable[str] = (self.known[value - 1] for value in found)
-            elif self.source == "csv":
-                if name not in self._rows:
-                    raise LabelError(f"{self._sources[-1]}: has no line for {name}")
-                names = self._rows[name].classes
-            else:
-                names = self._named_in_xml(index)
-            self._present[name] = frozenset(names)
+        if name in self._present:
+            return self._present[name]
+        names: Iterable[str]
+        if self.source == "masks":
+            mask = self._read_mask(index) if mask is None else mask
+            if mask is None:
+                raise DataError(f"{self.image_path(index)}: has no mask, so no image label")
+            names = [self.known[v - 1] for v in np.unique(mask) if 0 < v < IGNORE]
+            if not names:
+                raise DataError(f"{self.mask_path(index)}: shows no object, so no image label")
+        elif self.source == "csv":
+            if name not in self._rows:
+                raise LabelError(f"{self._sources[-1]}: has no line for {name}")
+            names = self._rows[name].classes
+        else:
+            names = self._named_in_xml(index)
+        self._present[name] = frozenset(names)
         return self._present[name]
 
     def masked(self) -> Self:
         """The photos that have a mask."""
-        kept = [name for index, name in enumerate(self.names) if self.has_mask(index)]
         part = copy.copy(self)
-        part.names = kept
+        part.names = [name for index, name in enumerate(self.names) if self.has_mask(index)]
         return part
 
     def fingerprint(self) -> str:
         """Changes with the names, sizes and times of the photos and of what labels them."""
+        label = {"masks": self.mask_path, "xml": self._xml_path}.get(self.source)
+        files: list[Path | None] = [*self._sources]
+        for index in range(len(self)):
+            files += [self.image_path(index), label(index) if label else None]
         digest = hashlib.sha256()
-        for path in self._files():
+        for path in filter(None, files):
             try:
                 status = path.stat()
             except OSError as error:
                 raise DataError(f"{path}: {error.strerror}") from None
             digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:16]
-
-    def _files(self) -> Iterable[Path]:
-        yield from self._sources
-        for index in range(len(self)):
-            yield self.image_path(index)
-            path = {"masks": self.mask_path, "xml": self._xml_path}.get(self.source)
-            if path is not None and (found := path(index)) is not None:
-                yield found
 
     def _read_mask(self, index: int) -> NDArray[np.uint8] | None:
         """(H, W) of the known classes."""
@@ -152,10 +149,7 @@ class Photos(ABC):
         """Take the image labels of a file whose first column has names with or without ending."""
         self._sources.append(path)
         for row in read_rows(path):
-            for name in row.classes:
-                if name not in self.known:
-                    hint = nearest(name, self.known)
-                    raise LabelError(f"{row.where}: unknown class {name!r}; {hint}")
+            check_known(row.where, row.classes, self.known)
             self._rows[name_of(row.file)] = row
 
     def _xml_path(self, index: int) -> Path | None:
@@ -184,13 +178,11 @@ def name_of(file: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else file
 
 
-def check_once(origin: Path, names: Sequence[str]) -> None:
+def check_once(origin: object, names: Sequence[str]) -> None:
     """DataError naming the origin and the first name that comes twice."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise DataError(f"{origin}: names {name} twice")
-        seen.add(name)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{origin}: names {twice[0]} twice")
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -207,8 +199,8 @@ def find_home(root: str | Path, places: Sequence[str], signs: Sequence[str], wha
     root = Path(root).expanduser()
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    for place in places:
-        if any((root / place / sign).exists() for sign in signs):
-            return root / place
-    below = ", ".join(place for place in places if place)
+    for home in (root / place for place in places):
+        if any((home / sign).exists() for sign in signs):
+            return home
+    below = ", ".join(filter(None, places))
     raise DataError(f"{root}: holds no {what} ({' or '.join(signs)}, here or below {below})")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .images import SUFFIXES, ImageError, check_range
-from .photos import Labels, Photos, find_home, read_classes, read_lines
+from .labels import check_known
+from .photos import Photos, find_home, read_classes, read_lines
 from .sample import VOC_CLASSES, DataError
 
 PLACES = ("", "VOC2012", "VOCdevkit/VOC2012", "voc/VOCdevkit/VOC2012")
@@ -34,25 +36,17 @@ class Voc(Photos):
     ImageSets/Segmentation or ImageSets, a published list beside the data, or a .txt file; photos
     of "test" have no masks and no labels. "train_aug" is SBD's train and val and VOC's train
     without VOC's val (10,582 photos) with the masks of SBD where it has the photo; without SBD it
-    is SegmentationClassAug less VOC's val, or what a list trainaug.txt names.
+    is SegmentationClassAug less VOC's val, or what a list trainaug.txt names. options: labels,
+    classes and limit of `Photos`.
 
     A file classes.txt names other classes than VOC's. With labels from XML (every object counts,
     difficult ones too) or labels.csv, masks may be missing. Photos keep the orientation they are
     stored in, as their masks do.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "train",
-        *,
-        labels: Labels = "masks",
-        classes: Sequence[str] = (),
-        limit: int = 0,
-    ) -> None:
-        places = (*PLACES, "voc_test/VOCdevkit/VOC2012")
-        if split == "test":  # the published layout has photos of the test in a tree of their own
-            places = (places[-1], *places[:-1])
+    def __init__(self, root: str | Path, split: str = "train", **options: Any) -> None:
+        test = ("voc_test/VOCdevkit/VOC2012",)  # published in a tree of their own
+        places = test + PLACES if split == "test" else PLACES + test
         self.home = find_home(root, places, ("JPEGImages",), "VOC tree")
         self.root = Path(root).expanduser()
         self.split = split
@@ -60,26 +54,23 @@ class Voc(Photos):
         origin, self._pairs = self._augmented() if split == "train_aug" else self._listed(split)
         named = self.home / "classes.txt"
         known = read_classes(named) if named.exists() else VOC_CLASSES
-        names = list(self._pairs)
-        super().__init__(origin, names, known, labels=labels, classes=classes, limit=limit)
-        if labels == "csv":
-            self._read_csv(self.home / "labels.csv")
+        super().__init__(origin, [*self._pairs], known, **options)
 
     def image_path(self, index: int) -> Path:
         """The file of a photo, which need not be a .jpg."""
         path = self._pairs[self.names[index]][0]
-        if not path.exists():
-            found = (path.with_name(path.stem + suffix) for suffix in sorted(SUFFIXES))
-            return next((other for other in found if other.exists()), path)
-        return path
+        others = (path.with_name(path.stem + suffix) for suffix in sorted(SUFFIXES))
+        return next((file for file in (path, *others) if file.exists()), path)
 
     def mask_path(self, index: int) -> Path | None:
         """The file of its mask: PNG, or .mat of SBD."""
         path = self._pairs[self.names[index]][1]
-        if path is not None and path.parent.name == "cls_png" and not path.exists():
-            original = path.parents[1] / "cls" / f"{path.stem}.mat"
-            path = original if original.exists() else path
-        return path if path is not None and (self.source == "masks" or path.exists()) else None
+        if path is None or path.exists():
+            return path
+        original = path.parents[1] / "cls" / f"{path.stem}.mat"
+        if path.parent.name == "cls_png" and original.exists():
+            return original
+        return path if self.source == "masks" else None
 
     def present(self, index: int, mask: NDArray[np.uint8] | None = None) -> frozenset[str]:
         """The known classes in a photo by the chosen source; none for photos of the test."""
@@ -97,7 +88,7 @@ class Voc(Photos):
         files += [above / PUBLISHED[split] for above in self._above() if split in PUBLISHED]
         if split.endswith(".txt"):
             files = [self.root / split, Path(split).expanduser()]
-        path = next((file for file in files if file.is_file()), None)
+        path = _first(files)
         if path is None:
             known = sorted({file.stem for folder in sets for file in folder.glob("*.txt")})
             raise DataError(
@@ -115,28 +106,25 @@ class Voc(Photos):
 
     def _published(self, path: Path, lines: list[str]) -> Pairs:
         pairs: Pairs = {}
-        base: Path | None = None
+        first = lines[0].split()[0].lstrip("/")
+        base = next((above for above in self._above() if (above / first).exists()), None)
+        if base is None:
+            raise DataError(f"{path} line 1: no {first} below {self.root}")
         for number, line in enumerate(lines, 1):
-            image, *masks = (part.lstrip("/") for part in line.split())
+            image, *masks = (base / part.lstrip("/") for part in line.split())
             if len(masks) > 1:
                 raise DataError(f"{path} line {number}: needs 'image mask', found {line!r}")
-            if base is None:
-                base = next((above for above in self._above() if (above / image).exists()), None)
-                if base is None:
-                    raise DataError(f"{path} line {number}: no {image} below {self.root}")
-            if Path(image).stem in pairs:
-                raise DataError(f"{path} line {number}: names {Path(image).stem} twice")
-            pairs[Path(image).stem] = (base / image, base / masks[0] if masks else None)
+            if image.stem in pairs:
+                raise DataError(f"{path} line {number}: names {image.stem} twice")
+            pairs[image.stem] = (image, masks[0] if masks else None)
         return pairs
 
     def _augmented(self) -> tuple[Path, Pairs]:
         """train_aug from whatever of its sources is there."""
         sets = self.home / "ImageSets"
         spelt = ("Segmentation/train_aug", "Segmentation/trainaug", "train_aug", "trainaug")
-        lists = (sets / f"{name}.txt" for name in spelt)
-        listed = next((path for path in lists if path.is_file()), None)
-        published = [above / PUBLISHED["train_aug"] for above in self._above()]
-        if listed is None and any(file.is_file() for file in published):
+        listed = _first(sets / f"{name}.txt" for name in spelt)
+        if listed is None and _first(up / PUBLISHED["train_aug"] for up in self._above()):
             return self._listed("train_aug")
         found = self._sbd()
         if not found and (folder := self.home / "SegmentationClassAug").is_dir():
@@ -155,20 +143,19 @@ class Voc(Photos):
 
     def _sbd(self) -> Pairs:
         """Photos and masks of SBD by name; nothing where there is no SBD."""
-        places = [above / place for above in self._above() for place in SBD]
-        home = next((place for place in places if place.is_dir()), None)
+        home = _first(above / place for above in self._above() for place in SBD)
         if home is None:
             return {}
-        masks = next((home / f for f in ("cls_png", "cls") if (home / f).is_dir()), None)
+        masks = _first(home / folder for folder in ("cls_png", "cls"))
         if masks is None:
             raise DataError(f"{home}: has neither cls (.mat) nor cls_png")
         suffix = ".png" if masks.name == "cls_png" else ".mat"
         lists = [home / "train.txt", home / "val.txt"]
-        if any(file.is_file() for file in lists):
+        if _first(lists):
             names = [name for file in lists for name in read_lines(file)]
         else:
             names = [file.stem for file in masks.glob(f"*{suffix}")]
-        images = home / "img" if (home / "img").is_dir() else self.home / "JPEGImages"
+        images = _first([home / "img"]) or self.home / "JPEGImages"
         return {name: (images / f"{name}.jpg", masks / f"{name}{suffix}") for name in names}
 
     def _read_mask(self, index: int) -> NDArray[np.uint8] | None:
@@ -177,11 +164,11 @@ class Voc(Photos):
             return super()._read_mask(index)
         return read_mat(path, len(self.known))
 
-    def _xml_path(self, index: int) -> Path | None:
+    def _xml_path(self, index: int) -> Path:
         return self.home / "Annotations" / f"{self.names[index]}.xml"
 
     def _named_in_xml(self, index: int) -> Iterable[str]:
-        path = self.home / "Annotations" / f"{self.names[index]}.xml"
+        path = self._xml_path(index)
         try:
             objects = ElementTree.parse(path).getroot().findall("object")
         except OSError as error:
@@ -191,9 +178,13 @@ class Voc(Photos):
         names = {(thing.findtext("name") or "").strip() for thing in objects}
         if not names:
             raise DataError(f"{path}: names no object")
-        for name in sorted(names - set(self.known)):
-            raise DataError(f"{path}: unknown class {name!r}")
+        check_known(path, sorted(names), self.known)
         return names
+
+
+def _first(places: Iterable[Path]) -> Path | None:
+    """The first that exists."""
+    return next((place for place in places if place.exists()), None)
 
 
 def read_mat(path: Path, num_classes: int) -> NDArray[np.uint8]:
