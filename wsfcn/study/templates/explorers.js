@@ -51,18 +51,19 @@ async function load({ id, esm, ...stored }) {
 
 async function show(place) {
   const stored = JSON.parse(place.querySelector("script").textContent);
-  const el = document.createElement("div");
+  const [host, el] = [document.createElement("div"), document.createElement("div")];
   try {
     if (!models.has(stored.id)) models.set(stored.id, load(stored));
     const { model, widget } = await models.get(stored.id);
     const style = document.createElement("style");
     style.textContent = stored.css;
-    place.append(style, el);
+    host.attachShadow({ mode: "open" }).append(style, el); // the page's styles stay outside
+    place.append(host);
     await widget.render({ model, el });
     place.querySelector("img")?.remove();
     place.classList.add("live");
   } catch (error) {
-    el.remove();
+    host.remove();
     console.warn("An explorer could not be shown:", error);
   }
 }
