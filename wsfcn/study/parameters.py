@@ -180,8 +180,8 @@ class Refinement(NotebookParameters):
     PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"scenes": 64}}
 
     model: ModelName = Field("lite-scenes", description="trained network: a name or a file")
-    scene: int = Field(6, ge=0, le=299, description="validation scene that is taken apart")
-    scenes: int = Field(12, ge=1, le=300, description="validation scenes that are scored")
+    scene: int = Field(0, ge=0, le=299, description="validation scene that is taken apart")
+    scenes: int = Field(8, ge=2, le=300, description="validation scenes that are scored")
 
 
 class Failures(NotebookParameters):
