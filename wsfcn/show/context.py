@@ -124,21 +124,19 @@ def taps(gradients: Mapping[tuple[int, int], NDArray[Any]], cells: int) -> Shown
 
 
 def intervals(panels: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> ShownFigure:
-    """Panels of (value, low, high) in percent for each name; the first two names go together."""
-    figure = ShownFigure(10.5, 2.7)
-    for axes, (title, rows) in zip(
-        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
-    ):
-        for place, ((name, (value, low, high)), colour) in enumerate(
-            zip(rows.items(), (GREY, BLUE) * len(rows), strict=False)
-        ):
+    """Panels, three in a row, of (value, low, high) in percent for each name, in two colours."""
+    rows, columns = -(-len(panels) // 3), min(3, len(panels))
+    figure = ShownFigure(10.5, 2.5 * rows)
+    grid = figure.subplots(rows, columns, sharex="col", sharey=True, squeeze=False).ravel()
+    for axes, (title, values) in zip(grid, panels.items(), strict=True):
+        for place, (name, (value, low, high)) in enumerate(values.items()):
+            colour = (GREY, BLUE)[place % 2]
             axes.plot([low, high], [place, place], color=colour, lw=3, solid_capstyle="round")
             axes.plot(value, place, "o", color=colour, ms=8)
             axes.annotate(f"{value:.1f}", (value, place), (0, 7), textcoords="offset points")
             figure.alt += f"{title}, {name}: {value:.1f} ({low:.1f} to {high:.1f}). "
-        axes.set_yticks(range(len(rows)), [*rows])
-        axes.set(title=title.replace(": ", "\n"), ylim=(len(rows) - 0.5, -0.7), xlabel="%")
-        left, right = axes.get_xlim()
-        axes.set_xlim(left, max(right, left + 5))
+        axes.set_yticks(range(len(values)), [*values])
+        axes.set(ylim=(len(values) - 0.5, -0.7))
+        axes.set_title(f"{title}, %", fontsize=11)
         plain(axes)
     return figure
