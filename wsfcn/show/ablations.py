@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def masks_by_row(
         masks = {**{name: labels[index] for name, labels in found.items()}, "exact": sample.mask}
         show(axes[0], large(sample.image), "" if index else "image")
         for place, (name, mask) in zip(axes[1:], masks.items(), strict=True):
-            show(place, painted(sample.image, np.asarray(mask)), "" if index else name)
+            show(place, painted(sample.image, np.asarray(mask)), "" if index else fill(name, 14))
     colours = class_colours(len(classes) + 1)
     seen = np.concatenate([np.unique(mask) for masks in found.values() for mask in masks])
     names = {classes[c - 1]: colours[c] for c in sorted({*told, *seen.tolist()} - {0, 255})}

@@ -157,6 +157,7 @@ def sweep(
 
 
 def _write(out: Path, records: Mapping[str, Any]) -> None:
+    records["runs"].sort(key=lambda run: (run["seed"], [*PAPER].index(run["row"])))
     text = json.dumps(records, separators=(",", ":")).replace('{"row"', '\n{"row"')
     write_all(out.parent, {out.name: f"{text}\n".encode()})
 
@@ -241,7 +242,9 @@ def effects(runs: Runs, baseline: str = "baseline") -> pd.DataFrame:
             ]
             ends = np.percentile(resampled(rows[0]) - resampled(rows[1]), [2.5, 97.5])
             line |= {"images low": ends[0], "images high": ends[1]}
-            line["paper"] = PAPER[row][0] - PAPER[baseline][0] if row in PAPER else np.nan
+            line["paper"] = (
+                PAPER[row][0] - PAPER[baseline][0] if {row, baseline} <= {*PAPER} else np.nan
+            )
         result[row] = line
     return pd.DataFrame.from_dict(result, orient="index")
 
