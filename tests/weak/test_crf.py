@@ -59,6 +59,17 @@ def test_masks_snap_to_the_edges_of_the_image(kind, code):
     assert before < 0.85 and after > 0.97
 
 
+@pytest.mark.parametrize("code", CODES)
+def test_the_layout_of_the_image_in_memory_does_not_matter(code):
+    image, _, masks = square()
+    mirrored = np.ascontiguousarray(image[:, ::-1])[:, ::-1]
+    by_columns = np.asfortranarray(image)
+    by_columns.setflags(write=False)
+    wanted = dense_crf(image, masks, code=code)
+    for view in (mirrored, by_columns):
+        np.testing.assert_array_equal(dense_crf(view, masks, code=code), wanted)
+
+
 @needs_pydensecrf
 def test_kinds_are_the_settings_of_the_two_released_codes():
     from pydensecrf.densecrf import DenseCRF2D

@@ -70,8 +70,8 @@ def dense_crf(
         shared = np.full((1, *image.shape[:2]), 2e-6 - np.log(CLIP * absent), np.float32)
         energies, force[-1] = np.concatenate([energies, shared]), 1 / absent
     solve = _pydensecrf if code == "pydensecrf" else _torch
-    # pydensecrf refuses read-only photos, hence a copy.
-    found = solve(np.array(image), energies, force, BILATERAL_SXY[kind], iterations)
+    # pydensecrf refuses photos that are read-only or mirrored views, hence a copy.
+    found = solve(np.array(image, order="C"), energies, force, BILATERAL_SXY[kind], iterations)
     whole = np.empty_like(masks, np.float32)
     whole[present] = found[: len(found) - (absent > 0)]
     if absent:
