@@ -96,6 +96,18 @@ def open_page(browser):
 
 
 @pytest.fixture
+def mount(open_page, tmp_path):
+    """mount(widget, width, color_scheme) -> (page, errors): a widget alone on a page, offline."""
+
+    def alone(widget, **options):
+        page, errors = open_page(lone_page(widget, tmp_path / "page.html").as_uri(), **options)
+        page.wait_for_selector("body[data-ready]")
+        return page, errors
+
+    return alone
+
+
+@pytest.fixture
 def shots(tmp_path) -> Path:
     """Where screenshots go: the folder named by WSFCN_SCREENSHOTS, else a temporary one."""
     folder = Path(os.environ.get("WSFCN_SCREENSHOTS") or tmp_path)
@@ -116,10 +128,12 @@ def lab(tmp_path_factory):
     own |= {"JUPYTERLAB_WORKSPACES_DIR": str(root / "workspaces")}
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    notes = root / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension"
+    notes.mkdir(parents=True)
+    (notes / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += [f"--port={port}", "--ip=127.0.0.1", "--IdentityProvider.token=look"]
-    command += [f"--notebook-dir={root}", "--LabApp.news_url=", "--LabApp.check_for_updates_class="]
-    command[-1] += "jupyterlab.NeverCheckForUpdate"
+    command += [f"--notebook-dir={root}"]
     with open(root / "lab.log", "wb") as log:
         server = subprocess.Popen(
             command, stdout=log, stderr=log, env=os.environ | own | {"PYTHONPATH": path}

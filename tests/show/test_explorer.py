@@ -175,6 +175,7 @@ def test_given_cams_are_shown(tiny_network):
     cams[0, 3, 1, 2] = 1
     widget = Explorer(tiny_network, [sample()], cams=lambda pixels: (cams, None), crf=False)
     assert widget.state.pictures[0].maps["cam"].channels == (4,)
+    assert widget.meta["cams"] == "classifier"
 
 
 def test_the_widget_carries_state_picture_and_text(state):

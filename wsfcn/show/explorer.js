@@ -3,13 +3,17 @@
 
 const STAGES = {
   image: ["Image", "The picture. Training says which classes are in it, never where."],
-  cam: ["CAM", "Where the backbone's features speak for a class (gradient times feature): coarse, partial, and beside the object where the flow fetches from afar. A CAM has no background map, so the threshold alone decides."],
+  cam: ["CAM", "A CAM has no background map, so the threshold alone decides."],
   fca: ["FCA attention", "The spatial attention of FCA: 0 leaves the context of a place as it is, 1 doubles it. It is one map for all classes."],
   sf2: ["SF2 flow", "Each arrow starts at a place and points to where the deep, coarse map is sampled for it. Bright: far away."],
   gate: ["Gate", "The masks of the network. The gate mixes a deep and a shallow stream, 7 : 3 at test time unless set otherwise; below you can decode either stream alone."],
   pamr: ["PAMR", "Masks flow between neighbours of similar colour, a step at a time. Step 0 is the gate's mask. Click a pixel to see whom it listens to."],
   crf: ["CRF", "The fully connected CRF, used at test time: it starts at the gate's masks and pulls them to the edges of the picture."],
   truth: ["Ground truth", "The exact mask, for judging only: training never sees it. White pixels are not counted."],
+};
+const CAMS = {
+  classifier: "Where a classifier's features speak for a class: coarse, and brightest on the part that gives the class away.",
+  network: "Where the backbone's features speak for a class (gradient times feature): coarse, partial, and beside the object where the flow fetches from afar.",
 };
 const MASKS = ["cam", "gate", "pamr", "crf"];
 const ARROWS = ["↖", "↑", "↗", "←", "→", "↙", "↓", "↘"];
@@ -21,26 +25,55 @@ const HEAT = Uint8Array.from({ length: 768 }, (_, i) => {
   return Math.round(CIVIDIS[low][c] + (CIVIDIS[low + 1][c] - CIVIDIS[low][c]) * (at - low));
 });
 const LONGEST = 768; // px of the canvas
-const CACHED = 60; // arrays of the size of a picture, or fewer
+const CACHED = 100; // results that a picture keeps
 
-/** Bilinear, corners aligned: h x w values from `at` of src -> H x W. */
-export function resize(src, h, w, H, W, at = 0, out = new Float32Array(H * W)) {
-  const place = (n, N) => Float64Array.from({ length: N }, (_, i) => N > 1 ? i * (n - 1) / (N - 1) : 0);
-  const left = new Int32Array(W), part = new Float32Array(W), row = new Float32Array(w + 1);
-  place(w, W).forEach((p, x) => { left[x] = Math.floor(p); part[x] = p - left[x]; });
-  const down = place(h, H);
-  for (let y = 0, o = 0; y < H; y++) {
-    const top = Math.floor(down[y]), f = down[y] - top;
-    const a = at + top * w, b = top + 1 < h ? a + w : a;
-    for (let i = 0; i < w; i++) row[i] = src[a + i] + (src[b + i] - src[a + i]) * f;
-    row[w] = row[w - 1];
-    for (let x = 0; x < W; x++) {
-      const l = left[x];
-      out[o++] = row[l] + (row[l + 1] - row[l]) * part[x];
+/** For each of N places on n cells, corners aligned: the cell before it, and how far beyond. */
+function places(n, N) {
+  const cell = new Int32Array(N), part = new Float32Array(N);
+  for (let i = 1; i < N; i++) {
+    const at = i * (n - 1) / (N - 1);
+    cell[i] = Math.floor(at);
+    part[i] = at - cell[i];
+  }
+  return [cell, part];
+}
+
+/** The argmax of channels enlarged bilinearly from h x w to H x W, corners aligned: how strong it
+ *  is, and its number. Of one channel that is the enlarged map itself. A class that leads at the
+ *  four corners of a cell leads within, so only cells of several leaders look at all classes. */
+function strongest(src, h, w, H, W, channels, numbers) {
+  const size = h * w, lead = new Uint8Array(size), first = src.slice(channels[0] * size, (channels[0] + 1) * size);
+  for (let k = 1; k < channels.length; k++) {
+    for (let i = 0, q = channels[k] * size; i < size; i++, q++) if (src[q] > first[i]) { first[i] = src[q]; lead[i] = k; }
+  }
+  if (h === H && w === W) return [first, lead.map((k) => numbers[k])];
+  const best = new Float32Array(H * W), winner = new Uint8Array(H * W);
+  const [left, across] = places(w, W), [top, down] = places(h, H);
+  const all = [...channels.keys()], one = all.map((k) => [k]);
+  for (let y0 = 0, y1; y0 < H; y0 = y1) {
+    for (y1 = y0; y1 < H && top[y1] === top[y0];) y1++;
+    const under = top[y0] + 1 < h ? w : 0;
+    for (let x0 = 0, x1; x0 < W; x0 = x1) {
+      for (x1 = x0; x1 < W && left[x1] === left[x0];) x1++;
+      const at = top[y0] * w + left[x0], beside = left[x0] + 1 < w ? 1 : 0, leader = lead[at];
+      const same = lead[at + beside] === leader && lead[at + under] === leader && lead[at + under + beside] === leader;
+      for (const k of same ? one[leader] : all) {
+        const q = channels[k] * size + at, a = src[q], b = src[q + beside];
+        const c = src[q + under] - a, d = src[q + under + beside] - b;
+        for (let y = y0; y < y1; y++) {
+          const l = a + c * down[y], r = b + d * down[y] - l;
+          for (let x = x0, i = y * W + x0; x < x1; x++, i++) {
+            const value = l + r * across[x];
+            if (same || value > best[i]) { best[i] = value; winner[i] = numbers[k]; }
+          }
+        }
+      }
     }
   }
-  return out;
+  return [best, winner];
 }
+
+const resize = (src, h, w, H, W, channel = 0) => strongest(src, h, w, H, W, [channel], [0])[0];
 
 /** One picture: its maps, and all that follows from them, computed once. */
 export class Scene {
@@ -56,13 +89,22 @@ export class Scene {
       return [name, { h, w, unit, low: m.low, high: m.high, channels: m.channels, bytes: view(m) }];
     }));
     this.cache = new Map();
+    this.steps = [this.values("gate")];
+    this.worker = this.work();
+    this.grey = new Uint8Array(this.H * this.W);
+    this.photo = new Uint32Array(this.H * this.W);
+    for (let i = 0, q = 0; i < this.grey.length; i++, q += 3) {
+      const [r, g, b] = [this.rgb[q], this.rgb[q + 1], this.rgb[q + 2]];
+      this.grey[i] = 0.3 * r + 0.59 * g + 0.11 * b;
+      this.photo[i] = (255 << 24) | (b << 16) | (g << 8) | r;
+    }
   }
 
   once(key, make) {
-    if (this.cache.has(key)) return this.cache.get(key);
-    const value = make();
-    if (this.cache.size > CACHED) this.cache.delete(this.cache.keys().next().value);
+    const value = this.cache.get(key) ?? make();
+    this.cache.delete(key); // what was used last goes last
     this.cache.set(key, value);
+    if (this.cache.size > CACHED) this.cache.delete(this.cache.keys().next().value);
     return value;
   }
 
@@ -83,40 +125,85 @@ export class Scene {
   /** The values of a map at the resolution of the network, all channels. */
   values(name) {
     const { bytes, low, unit } = this.maps[name];
-    return this.once(`values ${name}`, () => Float32Array.from(bytes, (q) => low + q * unit));
+    return this.once(`values ${name}`, () => {
+      const out = new Float32Array(bytes.length);
+      for (let i = 0; i < out.length; i++) out[i] = low + bytes[i] * unit;
+      return out;
+    });
   }
 
-  /** 48 weights at each place, neighbour by neighbour: wsfcn.weak.pamr, step for step. */
-  get affinities() {
-    return this.affinity ??= this.computeAffinities();
-  }
-
-  computeAffinities() {
-    const { h, w } = this.maps.gate, { H, W, rgb } = this, size = h * w, count = this.offsets.length;
-    const out = new Float32Array(count * size), whole = new Float32Array(H * W);
+  /** PAMR in small pieces of work, between which events come first: the 48 weights at each place,
+   *  neighbour by neighbour, then the gate's maps after each step (wsfcn.weak.pamr). */
+  *work() {
+    const { h, w } = this.maps.gate, { H, W, rgb, offsets } = this, size = h * w, count = offsets.length;
+    const r = Math.max(...this.meta.dilations), width = w + 2 * r, start = offsets.map(([dy, dx]) => (dy + r) * width + dx + r);
+    const weights = new Float32Array(count * size), whole = new Float32Array(H * W);
     for (let c = 0; c < 3; c++) {
       for (let i = 0; i < H * W; i++) whole[i] = rgb[3 * i + c] / 255;
       const plane = resize(whole, H, W, h, w), padded = this.pad(plane, 0);
       const total = new Float64Array(size), squares = new Float64Array(size);
-      this.shifts((n, p, q) => {
-        const d = padded[q] - plane[p];
-        total[p] += d;
-        squares[p] += d * d;
-      });
-      const samples = 9 * this.meta.dilations.length, scale = new Float64Array(size);
+      for (const q0 of start) {
+        for (let y = 0, p = 0; y < h; y++) {
+          for (let x = 0, q = q0 + y * width; x < w; x++, p++, q++) {
+            const d = padded[q] - plane[p];
+            total[p] += d;
+            squares[p] += d * d;
+          }
+        }
+        yield;
+      }
+      const samples = 9 * this.meta.dilations.length;
       for (let p = 0; p < size; p++) {
         const variance = Math.max(0, squares[p] - total[p] ** 2 / samples) / (samples - 1);
-        scale[p] = -1 / (3 * (1e-8 + 0.1 * Math.sqrt(variance)));
+        total[p] = -1 / (3 * (1e-8 + 0.1 * Math.sqrt(variance)));
       }
-      this.shifts((n, p, q) => { out[n * size + p] += Math.abs(padded[q] - plane[p]) * scale[p]; });
+      for (let n = 0, o = 0; n < count; n++) {
+        for (let y = 0, p = 0; y < h; y++) {
+          for (let x = 0, q = start[n] + y * width; x < w; x++, q++) weights[o++] += Math.abs(padded[q] - plane[p]) * total[p++];
+        }
+        yield;
+      }
     }
     for (let p = 0; p < size; p++) {
       let most = -Infinity, sum = 0;
-      for (let i = p; i < out.length; i += size) if (out[i] > most) most = out[i];
-      for (let i = p; i < out.length; i += size) sum += out[i] = Math.exp(out[i] - most);
-      for (let i = p; i < out.length; i += size) out[i] /= sum;
+      for (let i = p; i < weights.length; i += size) if (weights[i] > most) most = weights[i];
+      for (let i = p; i < weights.length; i += size) sum += weights[i] = Math.exp(weights[i] - most);
+      for (let i = p; i < weights.length; i += size) weights[i] /= sum;
+      if (p % 500 === 0) yield;
     }
-    return out;
+    this.affinity = weights;
+    while (this.steps.length <= this.meta.iterations) {
+      const before = this.steps.at(-1), after = new Float32Array(before.length);
+      for (let at = 0; at < before.length; at += size) {
+        const padded = this.pad(before, at), sum = after.subarray(at, at + size);
+        for (let n = 0, o = 0; n < count; n++) {
+          for (let y = 0, p = 0; y < h; y++) {
+            for (let x = 0, q = start[n] + y * width; x < w; x++) sum[p++] += weights[o++] * padded[q++];
+          }
+        }
+        yield;
+      }
+      this.steps.push(after);
+      this.winners({ stage: "pamr", step: this.steps.length - 1, allowed: "guessed" });
+      yield;
+    }
+    for (const stage of ["cam", "crf"]) if (this.has(stage)) yield this.winners({ stage, allowed: "guessed" });
+  }
+
+  /** Work until something is there. */
+  until(ready) {
+    while (!ready()) this.worker.next();
+  }
+
+  get affinities() {
+    this.until(() => this.affinity);
+    return this.affinity;
+  }
+
+  /** The gate's maps after some steps of PAMR, all channels. */
+  refined(step) {
+    this.until(() => this.steps.length > step);
+    return this.steps[step];
   }
 
   get offsets() {
@@ -135,38 +222,6 @@ export class Scene {
     return out;
   }
 
-  /** visit(neighbour, place, place of the neighbour in a padded map) */
-  shifts(visit) {
-    const { h, w } = this.maps.gate, r = Math.max(...this.meta.dilations), width = w + 2 * r;
-    this.offsets.forEach(([dy, dx], n) => {
-      for (let y = 0, p = 0; y < h; y++) {
-        for (let x = 0, q = (y + dy + r) * width + dx + r; x < w; x++) visit(n, p++, q++);
-      }
-    });
-  }
-
-  /** The gate's maps after some steps of PAMR, all channels. */
-  refined(step) {
-    if (step === 0) return this.values("gate");
-    return this.once(`refined ${step}`, () => {
-      const before = this.refined(step - 1), after = new Float32Array(before.length);
-      const { h, w } = this.maps.gate, size = h * w, weights = this.affinities;
-      const r = Math.max(...this.meta.dilations), width = w + 2 * r, offsets = this.offsets;
-      for (let at = 0; at < before.length; at += size) {
-        const padded = this.pad(before, at);
-        for (let n = 0; n < offsets.length; n++) {
-          const [dy, dx] = offsets[n];
-          for (let y = 0, p = 0; y < h; y++) {
-            for (let x = 0, q = (y + dy + r) * width + dx + r; x < w; x++, p++, q++) {
-              after[at + p] += weights[n * size + p] * padded[q];
-            }
-          }
-        }
-      }
-      return after;
-    });
-  }
-
   /** [all channels, map] of a view's stage. */
   stored(view) {
     const name = this.source(view);
@@ -181,7 +236,19 @@ export class Scene {
   full(view, channel) {
     return this.once(`full ${this.key(view)} ${channel}`, () => {
       const [values, { h, w, channels }] = this.stored(view), at = channels.indexOf(channel);
-      return at < 0 ? new Float32Array(this.H * this.W) : resize(values, h, w, this.H, this.W, at * h * w);
+      return at < 0 ? new Float32Array(this.H * this.W) : resize(values, h, w, this.H, this.W, at);
+    });
+  }
+
+  /** [channel, value] of every channel at one pixel. */
+  at(view, [row, column]) {
+    const [values, { h, w, channels }] = this.stored(view), [top, down] = places(h, this.H), [left, across] = places(w, this.W);
+    const under = top[row] + 1 < h ? w : 0, beside = left[column] + 1 < w ? 1 : 0;
+    return channels.map((c, k) => {
+      const q = k * h * w + top[row] * w + left[column];
+      const a = values[q] + (values[q + under] - values[q]) * down[row];
+      const b = values[q + beside] + (values[q + under + beside] - values[q + beside]) * down[row];
+      return [c, a + (b - a) * across[column]];
     });
   }
 
@@ -194,38 +261,29 @@ export class Scene {
     });
   }
 
-  /** The strongest allowed class at each pixel, how strong it is, and the background. */
+  /** The strongest allowed class at each pixel, how strong it is, and the exponent that the
+   *  background's map needs for it to win: best > ground ** exponent. */
   winners(view) {
     return this.once(`winners ${this.key(view)} ${view.allowed}`, () => {
-      const [values, { h, w, channels }] = this.stored(view), { H, W } = this, kept = this.kept(view.allowed);
-      const best = new Float32Array(H * W), winner = new Uint8Array(H * W), one = new Float32Array(H * W);
-      channels.forEach((c, at) => {
-        if (c === 0 || !kept[c - 1]) return;
-        resize(values, h, w, H, W, at * h * w, one);
-        for (let i = 0; i < one.length; i++) if (one[i] > best[i]) { best[i] = one[i]; winner[i] = c; }
-      });
-      return { best, winner, ground: channels[0] === 0 ? this.full(view, 0) : null, powers: new Map() };
+      const [values, { h, w, channels }] = this.stored(view), kept = this.kept(view.allowed);
+      const use = [...channels.keys()].filter((at) => channels[at] && kept[channels[at] - 1]);
+      if (!use.length) return { best: new Float32Array(this.H * this.W), winner: new Uint8Array(this.H * this.W), needs: new Float32Array(this.H * this.W) };
+      const [best, winner] = strongest(values, h, w, this.H, this.W, use, use.map((at) => channels[at]));
+      const needs = new Float32Array(best.length);
+      if (channels[0] === 0) {
+        const ground = resize(values, h, w, this.H, this.W);
+        for (let i = 0; i < best.length; i++) needs[i] = Math.log(best[i]) / Math.log(ground[i]);
+      }
+      return { best, winner, needs };
     });
-  }
-
-  /** The background's map, raised to the exponent; zeros where there is none. */
-  power(view) {
-    const { ground, best, powers } = this.winners(view);
-    const exponent = ground ? view.exponent : 1;
-    if (!powers.has(exponent)) {
-      powers.clear();
-      const raised = ground ? (exponent === 1 ? ground : ground.map((v) => v ** exponent)) : new Float32Array(best.length);
-      powers.set(exponent, raised);
-    }
-    return powers.get(exponent);
   }
 
   /** Label map: the strongest class where it beats the threshold and the background. */
   labels(view) {
     if (view.stage === "truth") return this.truth;
-    const { best, winner } = this.winners(view), power = this.power(view), { threshold } = view;
+    const { best, winner, needs } = this.winners(view), { threshold, exponent } = view;
     const out = new Uint8Array(best.length);
-    for (let i = 0; i < out.length; i++) if (best[i] > threshold && best[i] > power[i]) out[i] = winner[i];
+    for (let i = 0; i < out.length; i++) if (best[i] > threshold && needs[i] < exponent) out[i] = winner[i];
     return out;
   }
 
@@ -233,14 +291,14 @@ export class Scene {
   curve(view) {
     const key = `curve ${this.key(view)} ${view.allowed} ${view.exponent}`;
     return this.once(key, () => {
-      const { best, winner } = this.winners(view), power = this.power(view), { truth } = this;
+      const { best, winner, needs } = this.winners(view), { truth } = this;
       const N = this.meta.classes.length + 1, B = 102; // bin b: won at the thresholds below b %
       const won = new Float64Array(N * B), right = new Float64Array(N * B), all = new Float64Array(N);
       for (let i = 0; i < truth.length; i++) {
         const t = truth[i];
         if (t === 255) continue;
         all[t]++;
-        if (best[i] <= power[i]) continue;
+        if (!(needs[i] < view.exponent)) continue;
         const bin = Math.min(B - 1, Math.ceil(best[i] * 100)), at = winner[i] * B + bin;
         won[at]++;
         if (t === winner[i]) right[at]++;
@@ -267,42 +325,45 @@ export class Scene {
     });
   }
 
-  /** Draw a view's stage into RGBA pixels; returns the label map where there is one. */
+  /** Draw a view's stage into pixels (Uint32, RGBA); returns the label map where there is one. */
   paint(view, out) {
-    const { rgb, H, W } = this, size = H * W, { stage, opacity, shown } = view;
+    const { H, W, grey, photo } = this, { stage, opacity, shown } = view;
     if (stage === "image") {
-      for (let i = 0, o = 0, s = 0; i < size; i++) {
-        out[o++] = rgb[s++]; out[o++] = rgb[s++]; out[o++] = rgb[s++]; out[o++] = 255;
-      }
+      out.set(photo);
       return null;
     }
     const labels = stage === "fca" || stage === "sf2" ? null : this.labels(view);
     const heat = !labels || (shown && stage !== "truth");
-    const values = !heat ? null : stage === "sf2" ? this.flow().far : this.full(view, labels ? shown : 0);
-    const scale = heat ? 255 / (stage === "sf2" ? this.flow().most : 1) : 0;
-    const only = heat && labels ? shown : -1, colours = this.meta.colours, keep = 1 - opacity;
-    const red = new Uint8Array(256).fill(255), green = red.slice(), blue = red.slice();
-    colours.forEach(([r, g, b], c) => { if (c < 255) { red[c] = r; green[c] = g; blue[c] = b; } });
-    for (let y = 0, i = 0, o = 0; y < H; y++) {
-      for (let x = 0; x < W; x++, i++, o += 4) {
-        const label = labels ? labels[i] : 0;
-        const R = rgb[3 * i], G = rgb[3 * i + 1], B = rgb[3 * i + 2];
-        let r, g, b, a = keep;
-        const mine = heat ? label === only : label > 0 && label < 255;
-        const edge = mine && ((x + 1 < W && labels[i + 1] !== label) || (x && labels[i - 1] !== label)
-          || (y + 1 < H && labels[i + W] !== label) || (y && labels[i - W] !== label));
-        if (heat) {
-          const q = 3 * Math.max(0, Math.min(255, Math.round(values[i] * scale)));
-          r = edge ? 255 : HEAT[q]; g = edge ? 255 : HEAT[q + 1]; b = edge ? 255 : HEAT[q + 2];
-        } else {
-          r = red[label]; g = green[label]; b = blue[label];
+    // The tint of what is drawn; over grey, since a tint on colours misleads.
+    const red = new Uint8Array(256), green = new Uint8Array(256), blue = new Uint8Array(256), back = new Uint8Array(256);
+    for (let i = 0; i < 256; i++) {
+      const [r, g, b] = heat ? HEAT.subarray(3 * i) : i === 255 ? [255, 255, 255] : this.meta.colours[i] ?? [0, 0, 0];
+      red[i] = r * opacity; green[i] = g * opacity; blue[i] = b * opacity; back[i] = i * (1 - opacity);
+    }
+    const edge = (i, x, y) => {
+      const label = labels[i];
+      return (x + 1 < W && labels[i + 1] !== label) || (x > 0 && labels[i - 1] !== label)
+        || (y + 1 < H && labels[i + W] !== label) || (y > 0 && labels[i - W] !== label);
+    };
+    const mix = (q, g) => (255 << 24) | ((blue[q] + g) << 16) | ((green[q] + g) << 8) | (red[q] + g);
+    if (heat) {
+      const values = stage === "sf2" ? this.flow().far : this.full(view, labels ? shown : 0);
+      const scale = 255 / (stage === "sf2" ? this.flow().most : 1);
+      for (let y = 0, i = 0; y < H; y++) {
+        for (let x = 0; x < W; x++, i++) {
+          out[i] = labels && labels[i] === shown && edge(i, x, y) ? 0xffffffff : mix((values[i] * scale + 0.5) & 255, back[grey[i]]);
         }
-        if (edge) a = 0;
-        const plain = !heat && label === 0, grey = 0.3 * R + 0.59 * G + 0.11 * B; // a tint on colours misleads
-        out[o] = plain ? R : grey * a + r * (1 - a);
-        out[o + 1] = plain ? G : grey * a + g * (1 - a);
-        out[o + 2] = plain ? B : grey * a + b * (1 - a);
-        out[o + 3] = 255;
+      }
+      return labels;
+    }
+    const solid = Uint32Array.from({ length: 256 }, (_, c) => {
+      const [r, g, b] = this.meta.colours[c] ?? [255, 255, 255];
+      return (255 << 24) | (b << 16) | (g << 8) | r;
+    });
+    for (let y = 0, i = 0; y < H; y++) {
+      for (let x = 0; x < W; x++, i++) {
+        const label = labels[i];
+        out[i] = label === 0 ? photo[i] : label < 255 && edge(i, x, y) ? solid[label] : mix(label, back[grey[i]]);
       }
     }
     return labels;
@@ -331,7 +392,7 @@ function el(tag, properties = {}, ...children) {
   return node;
 }
 
-async function inflate(data) {
+export async function inflate(data) {
   const bytes = new Uint8Array(data.buffer ?? data, data.byteOffset ?? 0, data.byteLength);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
@@ -341,7 +402,7 @@ async function render({ model, el: root }) {
   const meta = model.get("meta"), names = ["background", ...meta.classes];
   const view = { ...model.get("view") }, slider = {}, shown = {};
   const bytes = await inflate(model.get("data"));
-  let scene, order = [], left, right, pending = 0, saving = 0, speaking = 0, dragging = null, gone = false;
+  let scene, order = [], left, right, pending = 0, saving = 0, speaking = 0, writing = 0, dragging = null, gone = false;
 
   // ---- the page
   const choose = (title, onchange, properties = {}) => el("select", { "aria-label": title, title, onchange, ...properties });
@@ -363,7 +424,7 @@ async function render({ model, el: root }) {
   const rows = {};
   const range = (name, title, low, high, by, text) => {
     slider[name] = el("input", { type: "range", min: low, max: high, step: by, oninput: () => set({ [name]: Number(slider[name].value) }) });
-    shown[name] = el("output", {});
+    shown[name] = el("span", { className: "value" });
     shown[name].text = text;
     return rows[name] = el("label", { className: "row" }, el("span", {}, title), slider[name], shown[name]);
   };
@@ -418,8 +479,10 @@ async function render({ model, el: root }) {
     const { H, W } = scene, scale = LONGEST / Math.max(H, W);
     [small.width, small.height] = [W, H];
     [canvas.width, canvas.height] = [Math.round(W * scale), Math.round(H * scale)];
-    left = { image: new ImageData(W, H) };
-    right = { image: new ImageData(W, H) };
+    [left, right] = [0, 1].map(() => {
+      const image = new ImageData(W, H);
+      return { image, pixels: new Uint32Array(image.data.buffer) };
+    });
     order = scene.scores.map((_, k) => k + 1).sort((a, b) => scene.scores[b - 1] - scene.scores[a - 1]);
     classes.replaceChildren(el("option", { value: 0 }, "all, as a label map"), ...order.map((k, i) => el("option", { value: k },
       `${i < 9 ? `${i + 1}: ` : ""}${names[k]}, score ${percent(scene.scores[k - 1], 0)}${scene.given?.[k - 1] ? ", in the picture" : ""}`)));
@@ -431,23 +494,28 @@ async function render({ model, el: root }) {
     prepare(scene);
   }
 
-  /** Between events: the steps of PAMR, so that none waits for those before it. */
-  function prepare(of, step = 0) {
-    if (gone || of !== scene || step > meta.iterations) return;
-    setTimeout(() => { if (of === scene) { step ? of.refined(step) : of.affinities; prepare(of, step + 1); } }, 40);
+  /** Between events: PAMR. Where it is looked at, each step shows when it is done. */
+  function prepare(of) {
+    if (gone || of !== scene) return;
+    const before = of.steps.length, until = performance.now() + 8;
+    let done = false;
+    while (!done && performance.now() < until) done = of.worker.next().done;
+    if (before !== of.steps.length && view.stage === "pamr" && view.step >= before) pending ||= requestAnimationFrame(draw);
+    face.dataset.prepared = done ? "yes" : "no";
+    if (!done) setTimeout(() => prepare(of), 4);
   }
 
   /** The view of what is drawn left of the curtain. */
-  function other() {
+  function other(now) {
     const stages = Object.keys(STAGES).filter((s) => scene.has(s));
-    if (view.left === "truth" && scene.truth) return { ...view, stage: "truth" };
-    return { ...view, stage: view.left === "before" ? stages[Math.max(0, stages.indexOf(view.stage) - 1)] : "image" };
+    if (view.left === "truth" && scene.truth) return { ...now, stage: "truth" };
+    return { ...now, stage: view.left === "before" ? stages[Math.max(0, stages.indexOf(view.stage) - 1)] : "image" };
   }
 
   function painted(side, its) {
     const { picture, stage, shown, allowed, threshold, exponent, opacity, stream, step } = its;
-    const key = JSON.stringify([picture, stage, ...(stage === "image" ? [] : [shown, allowed, threshold, exponent, opacity, stream, step])]);
-    if (side.key !== key) Object.assign(side, { key, labels: scene.paint(its, side.image.data) });
+    const key = JSON.stringify([picture, stage, ...(stage === "image" ? [] : [shown, allowed, threshold, exponent, opacity, stream, stage === "pamr" && step])]);
+    if (side.key !== key) Object.assign(side, { key, labels: scene.paint(its, side.pixels) });
     return side;
   }
 
@@ -457,15 +525,17 @@ async function render({ model, el: root }) {
     if (scene?.index !== view.picture) open();
     if (!scene.has(view.stage)) view.stage = "image";
     const { H, W } = scene, cut = Math.round(view.curtain * W);
-    painted(right, view);
-    if (cut > 0) pixels.putImageData(painted(left, other()).image, 0, 0, 0, 0, cut, H);
+    const now = { ...view, step: Math.min(view.step, scene.steps.length - 1) };
+    painted(right, now);
+    if (cut > 0) pixels.putImageData(painted(left, other(now)).image, 0, 0, 0, 0, cut, H);
     if (cut < W) pixels.putImageData(right.image, 0, 0, cut, 0, W - cut, H);
     context.imageSmoothingQuality = "high";
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
     if (view.stage === "sf2") arrows();
     curtain();
     if (view.pixel) inspected();
-    refresh();
+    clearTimeout(writing); // words come after the picture
+    writing = setTimeout(() => refresh(now));
   }
 
   function stroke(path, width, colour) {
@@ -548,7 +618,7 @@ async function render({ model, el: root }) {
   }
 
   // ---- words and controls
-  function refresh() {
+  function refresh(now) {
     const { stage } = view, masks = MASKS.includes(stage), heat = view.shown > 0 && masks;
     Object.assign(picture, { value: view.picture });
     Object.assign(classes, { value: view.shown, disabled: !masks });
@@ -560,6 +630,7 @@ async function render({ model, el: root }) {
     for (const [name, input] of Object.entries(slider)) {
       if (document.activeElement !== input || Number(input.value) !== view[name]) input.value = view[name];
       shown[name].textContent = shown[name].text(view[name]);
+      input.setAttribute("aria-valuetext", shown[name].textContent);
     }
     slider.threshold.disabled = !masks;
     slider.exponent.disabled = !masks || stage === "cam";
@@ -567,10 +638,10 @@ async function render({ model, el: root }) {
     rows.step.hidden = stage === "gate";
     rows.stream.hidden = stage !== "gate";
     slider.step.disabled = stage !== "pamr";
-    about.textContent = STAGES[stage][1];
-    const told = judge(masks);
+    about.textContent = `${stage === "cam" ? `${CAMS[meta.cams]} ` : ""}${STAGES[stage][1]}`;
+    const told = judge(masks, now);
     describe(heat);
-    inspect();
+    inspect(now);
     clearTimeout(speaking);
     speaking = setTimeout(() => {
       const found = [...legend.querySelectorAll("[data-name]")].map((e) => e.dataset.name).join(", ");
@@ -579,7 +650,7 @@ async function render({ model, el: root }) {
     }, 400);
   }
 
-  function judge(masks) {
+  function judge(masks, now) {
     const at = Math.round(view.threshold * 100);
     chart.style.visibility = masks && scene.truth ? "" : "hidden";
     if (!masks || !scene.truth) {
@@ -587,7 +658,7 @@ async function render({ model, el: root }) {
       best.textContent = masks ? "this picture has no ground truth to compare with" : "this stage has no masks to judge";
       return masks ? "No ground truth, so no IoU." : "";
     }
-    const { each, mean } = scene.curve(view);
+    const { each, mean } = scene.curve(now);
     const values = view.shown ? each.map((e) => e[view.shown]) : mean, what = view.shown ? `IoU of ${names[view.shown]}` : "mIoU";
     const most = values.reduce((a, v, i) => (v > values[a] ? i : a), 0);
     score.replaceChildren(`${what} `, el("b", {}, percent(values[at])));
@@ -616,22 +687,25 @@ async function render({ model, el: root }) {
     } else legend.append(scene.given ? `In the picture: ${inside(meta.pictures[view.picture])}` : "Its classes are not known.");
   }
 
-  function inspect() {
+  function inspect(now) {
+    const key = JSON.stringify([view.picture, view.pixel, view.stage, view.stream, now.step]);
+    if (inspector.dataset.key === key) return;
+    inspector.dataset.key = key;
     inspector.replaceChildren();
     if (!view.pixel) {
       inspector.append(el("p", { className: "hint" }, "Click the picture to inspect a pixel: its class scores, its 48 affinities, its flow."));
       return;
     }
     const [row, column] = view.pixel, i = row * scene.W + column;
-    const its = MASKS.includes(view.stage) ? view : { ...view, stage: "gate", stream: "gate" };
-    const values = scene.maps[scene.source(its)].channels.map((c) => [c, scene.full(its, c)[i]]).sort((a, b) => b[1] - a[1]).slice(0, 5);
+    const its = MASKS.includes(view.stage) ? now : { ...view, stage: "gate", stream: "gate" };
+    const values = scene.at(its, view.pixel).sort((a, b) => b[1] - a[1]).slice(0, 5);
     const truth = scene.truth ? `, truly ${scene.truth[i] === 255 ? "not counted" : names[scene.truth[i]]}` : "";
     const words = el("div", {}, el("h4", {}, `Pixel ${column} across, ${row} down${truth}`, el("button", { type: "button", onclick: () => set({ pixel: null }), title: "Forget the pixel (Esc)" }, "×")));
     inspector.append(words);
     const list = el("dl", { "aria-label": `Class scores, ${STAGES[its.stage][0]}` });
     for (const [c, value] of values) {
       const bar = el("i", { style: `width:${Math.round(100 * value)}%;background:rgb(${meta.colours[c]})` });
-      list.append(el("dt", {}, names[c]), el("dd", {}, bar, el("span", {}, percent(value))));
+      list.append(el("dt", {}, names[c]), el("dd", {}, el("div", {}, bar), percent(value)));
     }
     words.append(el("p", {}, `Class scores here, ${STAGES[its.stage][0]}`), list);
     if (scene.maps.sf2) {
@@ -639,7 +713,7 @@ async function render({ model, el: root }) {
       words.append(el("p", {}, `Flow: its deep feature is sampled ${Math.abs(dx).toFixed(1)} px ${dx < 0 ? "left" : "right"} and ${Math.abs(dy).toFixed(1)} px ${dy < 0 ? "up" : "down"} of here`));
     }
     const weights = weightsAt(view.pixel), most = Math.max(...weights);
-    const table = el("table", {}, el("caption", {}, "PAMR: how much it listens to each neighbour, %"), el("tr", {}, el("th", {}, "away"), ...ARROWS.map((a) => el("th", { scope: "col" }, a))));
+    const table = el("table", {}, el("caption", {}, "PAMR: how much it listens to its neighbours, %, by direction and distance in cells of the mask"), el("tr", {}, el("th", {}, ""), ...ARROWS.map((a) => el("th", { scope: "col" }, a))));
     meta.dilations.forEach((d, r) => {
       table.append(el("tr", {}, el("th", { scope: "row" }, `${d}`), ...ARROWS.map((_, n) => {
         const weight = weights[8 * r + n], q = 3 * Math.round(255 * weight / most);
@@ -737,15 +811,15 @@ const CSS = `
 .wsx .row { display: grid; grid-template-columns: 10.2em minmax(60px, 1fr) 4.2em; gap: 8px; align-items: center; min-height: 27px; }
 .wsx .row select { grid-column: 2 / 4; }
 .wsx .row input { width: 100%; margin: 0; accent-color: var(--blue); }
-.wsx .row output { text-align: right; font-variant-numeric: tabular-nums; }
+.wsx .row .value { text-align: right; font-variant-numeric: tabular-nums; }
 .wsx .inspector { border-top: 1px solid var(--edge); margin-top: 10px; padding-top: 8px; display: grid; grid-template-columns: repeat(auto-fit, minmax(270px, 1fr)); gap: 6px 24px; }
 .wsx .inspector :is(p, h4, dl) { margin: 0 0 5px; }
 .wsx .inspector h4 { display: flex; justify-content: space-between; font-size: 13px; }
 .wsx .inspector dl { display: grid; grid-template-columns: 7em 1fr; gap: 2px 8px; }
-.wsx dd { margin: 0; position: relative; background: var(--tint); height: 18px; line-height: 18px; }
+.wsx dd { margin: 0; display: grid; grid-template-columns: 1fr 4em; text-align: right; line-height: 18px; font-variant-numeric: tabular-nums; }
+.wsx dd div { background: var(--tint); }
 .wsx dd i { display: block; height: 100%; min-width: 1px; }
-.wsx dd span { position: absolute; right: 4px; top: 0; }
-.wsx dt { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.wsx .inspector dt { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; float: none; width: auto; font-weight: 400; }
 .wsx table { border-collapse: collapse; width: 100%; font-size: 11px; font-variant-numeric: tabular-nums; table-layout: fixed; margin: 0; }
 .wsx caption { text-align: left; padding-bottom: 2px; font-size: 13px; color: inherit; }
 .wsx :is(td, th) { text-align: center; padding: 1px 0; border: 1px solid var(--paper); background: none; }

@@ -126,10 +126,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class State:
-    """All that the explorer knows."""
+    """All that the explorer knows; `cams` says whose CAMs they are."""
 
     classes: tuple[str, ...]
     pictures: tuple[Picture, ...]
+    cams: Literal["network", "classifier"] = "network"
 
     def labels(self, view: View) -> NDArray[np.uint8]:
         """Label map (H, W) of a view's stage: cam, gate, pamr or crf.
@@ -182,6 +183,7 @@ class State:
 
         meta = {
             "pictures": [entry(p) for p in self.pictures],
+            "cams": self.cams,
             "classes": self.classes,
             "colours": class_colours(len(self.classes) + 1).tolist(),
             "dilations": DILATIONS,
@@ -215,7 +217,7 @@ def explore(
     longest = working_size(network, size)
     with _evaluating(network):
         pictures = tuple(_picture(network, one, longest, cams, crf) for one in samples)
-    return State(tuple(network.classes), pictures)
+    return State(tuple(network.classes), pictures, "classifier" if cams else "network")
 
 
 def _picture(network: Network, sample: Sample, longest: int, cams: Any, crf: bool) -> Picture:

@@ -1,0 +1,116 @@
+"""The CAM explorer in a real JupyterLab: with its kernel, and from a saved notebook without."""
+
+from __future__ import annotations
+
+import statistics
+
+import nbformat
+import pytest
+from nbformat import v4
+
+pytest.importorskip("ipywidgets")
+CODE = """import wsfcn
+from wsfcn.show.explorer import Explorer, explore
+network = wsfcn.load("lite-scenes")
+scenes = wsfcn.data.build(network.recipe.data)[1]
+explorer = Explorer(explore(network, [scenes[0], scenes[1]]), curtain=0.5)
+explorer"""
+CANVAS = ".wsx canvas"
+
+# Does something and waits for the frame in which the canvas differs: milliseconds, or null.
+CHANGED = """async (act) => {
+  const canvas = document.querySelector(".wsx canvas"), context = canvas.getContext("2d");
+  const look = () => context.getImageData(0, 0, canvas.width, canvas.height).data;
+  const before = look(), started = performance.now();
+  new Function("canvas", act)(canvas);
+  for (;;) {
+    const now = await new Promise((shown) => requestAnimationFrame(() => shown(performance.now())));
+    if (look().some((v, i) => v !== before[i])) return now - started;
+    if (now - started > 2000) return null;
+  }
+}"""
+SLIDE = """const rows = [...document.querySelectorAll(".wsx .row")];
+const input = rows.find((row) => row.innerText.startsWith("%s")).querySelector("input");
+input.value = %s;
+input.dispatchEvent(new Event("input"));"""
+
+
+def write(folder, name, outputs=(), widgets=None):
+    cell = v4.new_code_cell(CODE, outputs=list(outputs))
+    about = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = v4.new_notebook(cells=[cell], metadata={"kernelspec": about})
+    if widgets:
+        notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": widgets}
+    nbformat.write(notebook, folder / name)
+    return notebook
+
+
+def quiet(errors):
+    """Without what JupyterLab itself complains about."""
+    return [e for e in errors if "Failed to load resource" not in e]
+
+
+@pytest.mark.timeout(240)
+def test_it_lives_in_jupyterlab(lab, open_page, shots):
+    folder, address = lab
+    write(folder, "live.ipynb")
+    page, errors = open_page(address.format("live.ipynb"), offline=False)
+    page.get_by_text("| Idle").first.wait_for(timeout=90_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.wait_for_selector(CANVAS, timeout=120_000)
+    page.wait_for_selector('.wsx[data-prepared="yes"]')
+    assert page.locator(".jp-OutputArea-output img").count() == 0, (
+        "the PNG is for places without us"
+    )
+    times = [page.evaluate(CHANGED, SLIDE % ("Threshold", t)) for t in (0.5, 0.9, 0.95, 0.99, 0.3)]
+    times += [page.evaluate(CHANGED, SLIDE % ("Curtain", c)) for c in (0.4, 0.3, 0.2, 0.1)]
+    assert None not in times and statistics.median(times) < 50, times
+    page.get_by_role("radio", name="PAMR").check(force=True)
+    page.wait_for_timeout(100)
+    times = [page.evaluate(CHANGED, SLIDE % ("PAMR", step)) for step in (4, 3, 2, 1, 0)]
+    assert None not in times and statistics.median(times) < 50, times
+    box = page.locator(CANVAS).bounding_box()
+    page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.4 * box["height"])
+    page.wait_for_selector(".wsx table")
+    # Keys are ours where the explorer has the focus: JupyterLab changes neither cell nor mode.
+    for key in ("ArrowRight", "1", "ArrowUp", "c"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(800)
+    assert page.locator(".wsx fieldset label:has(input:checked)").inner_text() == "CRF"
+    assert page.locator(".jp-Cell").count() == 1 and page.locator(".jp-CodeCell").count() == 1
+    page.locator(".wsx").screenshot(path=shots / "lab.png")
+    assert not quiet(errors)
+
+
+@pytest.mark.timeout(240)
+def test_it_lives_in_a_saved_notebook_without_its_kernel(lab, open_page, shots):
+    embed = pytest.importorskip("ipywidgets.embed")
+    import wsfcn
+    from wsfcn.show.explorer import Explorer, explore
+
+    folder, address = lab
+    network = wsfcn.load("lite-scenes")
+    scenes = wsfcn.data.build(network.recipe.data)[1]
+    widget = Explorer(explore(network, [scenes[0]]), stage="gate")
+    data, metadata = widget._repr_mimebundle_()
+    states = embed.dependency_state([widget], drop_defaults=False)
+    state = {"version_major": 2, "version_minor": 0, "state": states}
+    output = v4.new_output("display_data", data, metadata=metadata)
+    notebook = write(folder, "saved.ipynb", [output], state)
+    sign(notebook, folder)
+    page, errors = open_page(address.format("saved.ipynb"), offline=False)
+    page.wait_for_selector(CANVAS, timeout=90_000)
+    page.wait_for_selector('.wsx[data-prepared="yes"]')
+    times = [page.evaluate(CHANGED, SLIDE % ("Threshold", t)) for t in (0.9, 0.95, 0.99)]
+    assert None not in times
+    page.locator(".wsx").screenshot(path=shots / "lab_saved.png")
+    assert not quiet(errors)
+
+
+def sign(notebook, folder):
+    from nbformat.sign import NotebookNotary
+
+    notary = NotebookNotary(data_dir=str(folder / "jupyter_data_dir"))
+    notary.sign(notebook)
+    notary.store.close()
