@@ -117,6 +117,7 @@ def test_texts_are_escaped_and_shown(executed, tmp_path):
     assert "By others, CC BY-SA 4.0" in text
     assert "ran in 1 min 34 s" in text
     assert [f'style="width:{n}%"' in text for n in ("50.0", "100", "0")] == [True] * 3
+    assert "130.0 %" in text and ">none<" in text and "nan" not in text
     assert 'alt="A &#34;red&#34; box"' in text  # the thumbnail on the overview
 
 
