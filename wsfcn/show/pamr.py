@@ -33,7 +33,7 @@ def neighbours(
     pixels: name -> (row, column); weights: (len(offsets),) for each. Blue: the pixel's own exact
     label, orange: another, grey: not counted.
     """
-    reach, told, figure = 3 + int(np.max(offsets)), [], ShownFigure(10.5, 6.2)
+    reach, told, figure = 5 + int(np.max(offsets)), [], ShownFigure(10.5, 6.2)
     layout = figure.add_gridspec(2, 3, width_ratios=(1.25, 1, 1))
     scene = figure.add_subplot(layout[:, 0])
     show(scene, image, "scene")
