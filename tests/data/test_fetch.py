@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import stat
 import tarfile
 import threading
 import time
@@ -331,7 +330,7 @@ def packed(name: str, folder: Path, top: str) -> bytes:
     if not name.endswith(".zip"):
         contents = {place: file.read_bytes() for place, file in files.items()}
         return tar(contents, "w:gz" if name.endswith("gz") else "w")
-    return zipped(*((place, file.read_bytes(), 0) for place, file in files.items()))
+    return zipped(**{place: file.read_bytes() for place, file in files.items()})
 
 
 @pytest.mark.timeout(300)
@@ -432,34 +431,24 @@ def test_an_unsafe_or_damaged_archive_leaves_nothing(tmp_path, body, reason):
     assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*")) == ["archive", "data"]
 
 
-def zipped(*members) -> bytes:
+def zipped(**members: str | bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        for name, content, mode in members:
-            info = zipfile.ZipInfo(name)
-            info.external_attr = mode << 16
-            file.writestr(info, content)
+        for name, content in members.items():
+            file.writestr(name, content)
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("members", "reason"),
-    [
-        ([("top/a", "", 0), ("top/link", "/etc/passwd", stat.S_IFLNK | 0o777)], "is a link"),
-        ([("top/a", "", 0), ("top/null", "", stat.S_IFCHR | 0o666)], "is a device"),
-        ([("top/a", "", 0), ("top/../../b", "", 0)], "would leave"),
-    ],
-)
-def test_an_unsafe_zip_leaves_nothing(tmp_path, members, reason):
+def test_an_unsafe_zip_leaves_nothing(tmp_path):
     path = tmp_path / "archive"
-    path.write_bytes(zipped(*members))
-    with pytest.raises(FetchError, match=reason):
+    path.write_bytes(zipped(**{"top/a": "", "top/../../b": ""}))
+    with pytest.raises(FetchError, match="would leave"):
         unpack(path, tmp_path / "kit", "top")
     assert os.listdir(tmp_path) == ["archive"]
 
 
 def test_a_zip_and_a_compressed_tar_are_unpacked(tmp_path):
-    body = zipped(("top/", "", 0), ("top/ä.txt", "text", 0o644), ("else/b", "no", 0))
+    body = zipped(**{"top/": "", "top/ä.txt": "text", "else/b": "no"})
     (tmp_path / "a.zip").write_bytes(body)
     unpack(tmp_path / "a.zip", tmp_path / "zip", "top")
     assert [(f.name, f.read_text()) for f in (tmp_path / "zip").iterdir()] == [("ä.txt", "text")]
@@ -469,7 +458,7 @@ def test_a_zip_and_a_compressed_tar_are_unpacked(tmp_path):
 
 
 def test_a_damaged_member_of_a_zip_leaves_nothing(tmp_path):
-    body = bytearray(zipped(("top/a", "x" * 1000, 0)))
+    body = bytearray(zipped(**{"top/a": "x" * 1000}))
     body[200] ^= 1
     (tmp_path / "a.zip").write_bytes(body)
     with pytest.raises(FetchError, match="no sound archive"):

@@ -25,21 +25,14 @@ def build(data: Data) -> tuple[Dataset, Dataset]:
 
 def build_split(data: Data, part: str) -> Dataset:
     """One of the two; part: "train" or "val"."""
-    first = part == "train"
-    count = data.train if first else data.val
+    count, split = (data.train, data.train_split) if part == "train" else (data.val, data.val_split)
     if data.kind == "scenes":
-        return SceneSet(data.scenes, count, data.seed, "train" if first else "val")
+        return SceneSet(data.scenes, count, data.seed, "train" if part == "train" else "val")
     if not data.root:
         raise DataError(
             f"data.root: kind {data.kind!r} needs the folder of its photos (--data DIR)"
         )
-    return KINDS[data.kind](
-        data.root,
-        data.train_split if first else data.val_split,
-        labels=data.labels,
-        classes=data.classes,
-        limit=count,
-    )
+    return KINDS[data.kind](data.root, split, labels=data.labels, classes=data.classes, limit=count)
 
 
 def scored(data: Dataset) -> Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,10 @@ def read_image(
     """
     with _opened(path, max_pixels) as image:
         pixels = to_rgb(image, str(path), upright=upright)
-        frames = _frames(image)
-    if frames > 1:
+        frames = 1
+        with suppress(Exception):  # a frame that is not wanted may be damaged
+            frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # phones store a preview as a second picture
         warnings.warn(f"{path}: only the first of {frames} frames is used", stacklevel=2)
     return pixels
 
@@ -50,18 +52,20 @@ def to_rgb(image: Image.Image, name: str = "image", *, upright: bool = True) -> 
     if min(image.size) < 1:
         raise ImageError(f"{name}: has no pixels ({image.width} x {image.height})")
     try:
-        turned = _upright(image) if upright else image
+        turned = image
+        if upright:
+            with suppress(Exception):  # damaged EXIF data say nothing about the pixels
+                turned = ImageOps.exif_transpose(image)
         if turned.mode.startswith(("I", "F")):
             grey = _to_eight_bits(np.asarray(turned), name)
             return np.repeat(grey[..., None], 3, axis=2)
         if turned.has_transparency_data:
-            picture = turned.convert("RGBA")
-            white = Image.new("RGBA", picture.size, "white")
-            turned = Image.alpha_composite(white, picture)
+            white = Image.new("RGBA", turned.size, "white")
+            turned = Image.alpha_composite(white, turned.convert("RGBA"))
         return np.array(turned.convert("RGB"))
+    except ImageError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
         raise ImageError(f"{name}: cannot be converted to RGB ({error})") from None
 
 
@@ -98,30 +102,31 @@ def list_images(place: str | Path) -> list[Path]:
     Raises ImageError where there is nothing of the kind.
     """
     place = Path(place)
-    if place.is_dir():
-        try:
-            found = sorted(
-                file
-                for file in place.iterdir()
-                if file.suffix.lower() in SUFFIXES and file.name[0] != "." and file.is_file()
-            )
-        except PermissionError:
-            raise ImageError(f"{place}: the folder may not be read (permission denied)") from None
-        if not found:
-            kinds = ", ".join(sorted(SUFFIXES))
-            raise ImageError(f"{place}: the folder holds no image ({kinds})")
-        return found
-    if place.exists():
+    if not place.exists():
+        raise ImageError(f"{place}: no such file or folder")
+    if not place.is_dir():
         return [place]
-    raise ImageError(f"{place}: no such file or folder")
+    try:
+        files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES)
+    except PermissionError:
+        raise ImageError(f"{place}: the folder may not be read (permission denied)") from None
+    found = [file for file in files if file.name[0] != "." and file.is_file()]
+    if not found:
+        raise ImageError(f"{place}: the folder holds no image ({', '.join(sorted(SUFFIXES))})")
+    return found
 
 
 @contextmanager
 def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     """The decoded image; whatever goes wrong in decoding becomes an ImageError."""
     path = Path(path)
-    _check_file(path)
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder; give an image file")
+    if path.exists() and not path.is_file():  # opening a pipe would wait
+        raise ImageError(f"{path}: is no regular file; give an image file")
     try:
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: the file is empty (0 bytes)")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit
             image = Image.open(path)
@@ -134,51 +139,24 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
         image.load()
     except (ImageError, MemoryError):
         raise
-    except Image.DecompressionBombError:
-        raise ImageError(
-            f"{path}: has too many pixels to be opened safely; shrink the image"
-        ) from None
-    except UnidentifiedImageError:
-        raise ImageError(
-            f"{path}: is no image, or of a kind that Pillow cannot read; give a JPEG or PNG"
-        ) from None
-    except PermissionError:
-        raise ImageError(f"{path}: the file may not be read (permission denied)") from None
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ImageError(f"{path}: the image is truncated or damaged ({reason})") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        said = next((text for kind, text in _TROUBLES if isinstance(error, kind)), None)
+        damaged = f"the image is truncated or damaged ({reason})"
+        raise ImageError(f"{path}: {said or damaged}") from None
     with image:
         yield image
 
 
-def _frames(image: Image.Image) -> int:
-    """Frames of an animation or pages; phones store a preview as a second picture (MPO)."""
-    try:
-        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    except Exception:  # a frame that is not wanted may be damaged
-        return 1
-
-
-def _check_file(path: Path) -> None:
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder; give an image file")
-    if not path.is_file():
-        raise ImageError(f"{path}: is no regular file; give an image file")
-    if status.st_size == 0:
-        raise ImageError(f"{path}: the file is empty (0 bytes)")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data say nothing about the pixels
-        return image
+_TROUBLES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    ((FileNotFoundError, NotADirectoryError), "no such file"),
+    (PermissionError, "the file may not be read (permission denied)"),
+    (Image.DecompressionBombError, "has too many pixels to be opened safely; shrink the image"),
+    (
+        UnidentifiedImageError,
+        "is no image, or of a kind that Pillow cannot read; give a JPEG or PNG",
+    ),
+)
 
 
 def _to_eight_bits(values: NDArray, name: str) -> NDArray[np.uint8]:

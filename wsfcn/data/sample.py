@@ -9,42 +9,19 @@ from numpy.typing import NDArray
 
 IGNORE = 255
 
-VOC_CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
-
+_VOC = """aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike
+    person pottedplant sheep sofa train tvmonitor"""
 # The 80 object classes of MS COCO 2014, in the order of their category ids.
-COCO_CLASSES = tuple(
-    """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
+_COCO = """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
     fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant,
     bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard,
     sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle,
     wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot,
     hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv,
     laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator,
-    book, clock, vase, scissors, teddy bear, hair drier, toothbrush""".replace("\n   ", "").split(
-        ", "
-    )
-)
+    book, clock, vase, scissors, teddy bear, hair drier, toothbrush"""
+VOC_CLASSES = tuple(_VOC.split())
+COCO_CLASSES = tuple(name.strip() for name in _COCO.split(","))
 CLASSES = {"scenes": VOC_CLASSES, "voc": VOC_CLASSES, "coco": COCO_CLASSES}
 
 

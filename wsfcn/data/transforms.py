@@ -21,10 +21,7 @@ def rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 def augment(
-    image: Pixels,
-    settings: Augment,
-    generator: np.random.Generator,
-    mask: Pixels | None = None,
+    image: Pixels, settings: Augment, generator: np.random.Generator, mask: Pixels | None = None
 ) -> tuple[Pixels, Pixels | None]:
     """A random crop, resized to settings.crop, perhaps mirrored, its colours changed.
 
@@ -34,20 +31,16 @@ def augment(
     saturation are multiplied by factors from [1 - x, 1 + x] and the hue is turned by at most
     +-`hue` of the circle, always, in this order.
     """
-    height, width = image.shape[:2]
-    left, top, right, bottom = _crop(width, height, settings, generator)
+    box = _crop(image.shape[1], image.shape[0], settings, generator)
     side = (settings.crop, settings.crop)
-    box = (left, top, right, bottom)
-    picture = Image.fromarray(image).resize(side, Image.Resampling.BICUBIC, box)
-    labels = None
+    pictures = [Image.fromarray(image).resize(side, Image.Resampling.BICUBIC, box)]
     if mask is not None:
-        labels = Image.fromarray(mask).resize(side, Image.Resampling.NEAREST, box)
+        pictures.append(Image.fromarray(mask).resize(side, Image.Resampling.NEAREST, box))
     if generator.random() < settings.flip:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if labels is not None:
-            labels = labels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    picture = _change_colours(picture, settings, generator)
-    return np.array(picture), None if labels is None else np.array(labels)
+        pictures = [p.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for p in pictures]
+    pictures[0] = _change_colours(pictures[0], settings, generator)
+    changed, *labels = map(np.array, pictures)
+    return changed, labels[0] if labels else None
 
 
 def _crop(

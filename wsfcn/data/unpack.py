@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 MIB = 1 << 20
 
@@ -37,11 +36,10 @@ def unpack(path: str | Path, target: str | Path, top: str = "") -> Path:
             wanted = []
             for name, kind, size, member in members:
                 parts = _safe(name, path)
-                if parts[: len(inside)] != inside or parts == inside:
-                    continue
-                if kind not in ("file", "folder"):
-                    raise FetchError(f"{path}: refused, {name!r} in it is a {kind}")
-                wanted.append((growing.joinpath(*parts[len(inside) :]), kind, size, member))
+                if parts[: len(inside)] == inside and parts != inside:
+                    if kind not in ("file", "folder"):
+                        raise FetchError(f"{path}: refused, {name!r} in it is a {kind}")
+                    wanted.append((growing.joinpath(*parts[len(inside) :]), kind, size, member))
             if not any(kind == "file" for _, kind, _, _ in wanted):
                 raise FetchError(f"{path}: holds no files in {top or 'it'}")
             need, room = sum(size for _, _, size, _ in wanted), free(target)
@@ -65,41 +63,32 @@ def unpack(path: str | Path, target: str | Path, top: str = "") -> Path:
     return target
 
 
-Members = Iterator[tuple[str, str, int, Any]]
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Members, Callable[[Any], IO[bytes]]]]:
+def _opened(path: Path) -> Iterator[tuple[list[tuple[str, str, int, Any]], Any]]:
     """(name, kind, size, member) of all members, and what opens one."""
-    if zipfile.is_zipfile(path):
+    if zipfile.is_zipfile(path):  # a link in one is written as the file of its text
         with zipfile.ZipFile(path) as archive:
             yield (
-                ((m.filename, _zip_kind(m), m.file_size, m) for m in archive.infolist()),
+                [
+                    (m.filename, "folder" if m.is_dir() else "file", m.file_size, m)
+                    for m in archive.infolist()
+                ],
                 archive.open,
             )
         return
+    names = {tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "link", tarfile.LNKTYPE: "link"}
     try:
         with tarfile.open(path) as tar:
             # All headers are read, and so all data checked, before the first file is written.
-            members = tar.getmembers()
-            yield ((m.name, _tar_kind(m), m.size, m) for m in members), tar.extractfile  # type: ignore[misc]
+            yield (
+                [
+                    (m.name, "file" if m.isreg() else names.get(m.type, "device"), m.size, m)
+                    for m in tar.getmembers()
+                ],
+                tar.extractfile,
+            )
     except zlib.error as error:
         raise tarfile.ReadError(str(error)) from None
-
-
-def _zip_kind(member: zipfile.ZipInfo) -> str:
-    mode = member.external_attr >> 16
-    if stat.S_ISLNK(mode):
-        return "link"
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "device"
-    return "folder" if member.is_dir() else "file"
-
-
-def _tar_kind(member: tarfile.TarInfo) -> str:
-    if member.issym() or member.islnk():
-        return "link"
-    return "folder" if member.isdir() else "file" if member.isreg() else "device"
 
 
 def _safe(name: str, path: Path) -> tuple[str, ...]:
@@ -112,10 +101,8 @@ def _safe(name: str, path: Path) -> tuple[str, ...]:
 
 def free(folder: Path) -> int:
     """Free bytes of the disk on which a folder is, or will be."""
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    return shutil.disk_usage(existing).free
+    folder = folder.absolute()
+    return shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
 
 
 def in_bytes(number: int) -> str:
