@@ -77,10 +77,10 @@ def test_reads_a_file_that_is_still_written(tmp_path):
     assert read_metrics(path) == rows()
     assert len(curves(path).axes) == 2
     path.write_text(text + "nonsense\n" + text)
-    with pytest.raises(ValueError, match=r"metrics.jsonl line 45: is not JSON"):
+    with pytest.raises(ValueError, match=r"metrics.jsonl line 45: is no JSON object"):
         read_metrics(path)
     path.write_text("[1]\n")
-    with pytest.raises(ValueError, match="line 1: needs an object"):
+    with pytest.raises(ValueError, match="line 1: is no JSON object"):
         read_metrics(path)
 
 

@@ -2,7 +2,6 @@ import base64
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from wsfcn.data.sample import VOC_CLASSES, Sample
@@ -79,11 +78,3 @@ def test_a_notebook_gets_the_picture_and_its_alternative_text():
     assert shown.width == 2 * 1.75 * 150
     assert metadata["image/png"]["alt"] == figure.alt
     assert figure.alt.startswith("2 images with their masks")
-
-
-def test_wrong_arguments_are_named():
-    scenes = SceneSet(Scenes(size=64), 2, 0, "val")
-    with pytest.raises(ValueError, match="count"):
-        contact_sheet(scenes, 0)
-    with pytest.raises(ValueError, match=r"start: must be within 0\.\.1"):
-        contact_sheet(scenes, start=2)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgba_array
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,7 +26,7 @@ VERDICTS = {  # what became of a pixel: colour
     "background claimed": PURPLE,
     "wrong class": "#262626",
 }
-_VERDICT_COLOURS = np.rint(255 * np.array([to_rgb(c) for c in ("w", *VERDICTS.values())]))
+_VERDICT_COLOURS = np.rint(255 * to_rgba_array(["w", *VERDICTS.values()])[:, :3]).astype(np.uint8)
 
 # The names behind the numbers that these photos bring up (ILSVRC 2012, WordNet's first word).
 _NAMES = """281 tabby, 282 tiger cat, 283 Persian cat, 285 Egyptian cat, 287 lynx, 479 car wheel,
@@ -39,8 +39,6 @@ IMAGENET_NAMES = {int(n): name for n, name in (s.split(maxsplit=1) for s in _NAM
 
 def imagenet_name(index: int) -> str:
     """The name of an ImageNet class, or its number where the photos of the course lack it."""
-    if not 0 <= index < 1000:
-        raise ValueError(f"ImageNet has classes 0 to 999, not {index}")
     return IMAGENET_NAMES.get(index, f"ImageNet class {index}")
 
 
@@ -54,8 +52,7 @@ def top_classes(
     for (name, photo), (left, right) in zip(photos.items(), axes, strict=True):
         show(left, photo, name)
         best = np.argsort(-probabilities[name])[:count]
-        names = [imagenet_name(int(index)) for index in best]
-        values = 100 * probabilities[name][best]
+        names, values = [imagenet_name(int(i)) for i in best], 100 * probabilities[name][best]
         bars = right.barh(range(count), values, color=[BLUE] + ["#9EC9E2"] * (count - 1))
         right.bar_label(bars, [percent(value / 100) for value in values], padding=4)
         right.set_yticks(range(count), names)
@@ -77,20 +74,20 @@ def heat_grid(
     """
     rows, columns = len(photos), 1 + len(maps)
     tall = max(photo.shape[0] / photo.shape[1] for photo in photos.values())
+    alt = (
+        f"Class activation maps over photos ({', '.join(photos)}), one column for each of "
+        f"{', '.join(maps)}. Bright: strong evidence; white line: half the maximum. From left to "
+        "right the cells get finer, and the bright place stays where it is."
+    )
     height = rows * (0.3 + 9.6 / columns * tall) + 0.1
-    figure = ShownFigure(10.5, height, layout="compressed")
+    figure = ShownFigure(10.5, height, alt, layout="compressed")
     axes = figure.subplots(rows, columns, squeeze=False)
     for (name, photo), row in zip(photos.items(), axes, strict=True):
         show(row[0], photo, f"{name}: {notes[name]}")
         for axis, (title, of_photo) in zip(row[1:], maps.items(), strict=True):
-            height, width = of_photo[name].shape
-            _heat(axis, photo, of_photo[name], f"{title}: {height} by {width} cells")
+            high, wide = of_photo[name].shape
+            _heat(axis, photo, of_photo[name], f"{title}: {high} by {wide} cells")
     _heat_bar(figure, axes)
-    figure.alt = (
-        f"Class activation maps over photos ({', '.join(photos)}), one column for each of "
-        f"{', '.join(maps)}. Bright: strong evidence for the class; a white line at half the "
-        "maximum. From left to right the cells get finer, and the bright place stays where it is."
-    )
     return figure
 
 
@@ -99,7 +96,12 @@ def verdict_grid(
 ) -> ShownFigure:
     """A row for each scene: image, heat, and for each of `found` what became of every pixel."""
     rows, columns = len(samples), 2 + len(found)
-    figure = ShownFigure(10.5, rows * (9.8 / columns + 0.05) + 0.6, layout="compressed")
+    alt = (
+        f"{rows} scenes, their class activation maps, and for {', '.join(found)} which pixels are "
+        "found, missed, claimed from the background, or given to a wrong class"
+    )
+    height = rows * (9.8 / columns + 0.05) + 0.6
+    figure = ShownFigure(10.5, height, alt, layout="compressed")
     axes = figure.subplots(rows, columns, squeeze=False)
     for index, (sample, row) in enumerate(zip(samples, axes, strict=True)):
         show(row[0], sample.image)
@@ -108,20 +110,10 @@ def verdict_grid(
             show(axis, _judged(sample, labels[index]))
     for axis, title in zip(axes[0], ("scene", "strongest CAM", *found), strict=True):
         axis.set_title(title, fontsize=11)
-    colours = dict(zip(VERDICTS, _VERDICT_COLOURS[1:], strict=True))
-    legend: dict[str, Any] = {
-        "loc": "outside lower center",
-        "ncols": len(VERDICTS),
-        "frameon": False,
-    }
-    figure.legend(handles=swatches(colours), **legend)
+    handles = swatches(dict(zip(VERDICTS, _VERDICT_COLOURS[1:], strict=True)))
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": len(VERDICTS)}
+    figure.legend(handles=handles, frameon=False, **place)
     _heat_bar(figure, axes)
-    figure.alt = (
-        f"{len(samples)} scenes, their class activation maps, and the pixels that become object "
-        f"at {', '.join(found)}: found, missed, claimed from "
-        "the background, or given to a wrong class. Low thresholds claim background, high ones "
-        "miss parts of the object."
-    )
     return figure
 
 
@@ -138,37 +130,33 @@ def threshold_curves(
     All values are fractions. quality: name -> mIoU for each threshold, the first is marked.
     ceiling: mIoU of the exact masks at the resolution of the CAMs.
     """
-    figure = ShownFigure(10.5, 3.7)
+    top = 100 * max(next(iter(quality.values())))
+    ends = [100 * share for share in (found[0], found[-1], claimed[0], claimed[-1])]
+    alt = (
+        f"Left: from threshold {thresholds[0]:g} to {thresholds[-1]:g} the share of the object "
+        "that is found falls from {:.0f} to {:.0f} %, the share of the background that is claimed "
+        f"from {{:.0f}} to {{:.0f}} %. Right: mIoU is highest, {top:.1f} %, at {best:g}; the "
+        f"exact masks on the same grid would have {100 * ceiling:.1f} %."
+    ).format(*ends)
+    figure = ShownFigure(10.5, 3.7, alt)
     left, right = figure.subplots(1, 2)
     shares = {"of the object: found": found, "of the background: claimed": claimed}
-    for axis, curves, styles in (
-        (left, shares, ({"color": BLUE, "marker": "o"}, {"color": PURPLE, "marker": "s"})),
-        (
-            right,
-            quality,
-            ({"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s", "ls": "--"}),
-        ),
-    ):
-        for (name, values), style in zip(curves.items(), styles, strict=False):
-            axis.plot(thresholds, 100 * np.asarray(values), ms=4, label=name, **style)
+    for axis, curves, second in ((left, shares, (PURPLE, "s-")), (right, quality, (ORANGE, "s--"))):
+        for (name, values), (colour, style) in zip(
+            curves.items(), ((BLUE, "o-"), second), strict=False
+        ):
+            percents = 100 * np.asarray(values)
+            axis.plot(thresholds, percents, style, color=colour, ms=4, label=name)
         axis.axvline(best, color="0.6", lw=1, zorder=0)
         axis.set(xlabel="threshold, share of the CAM's maximum", xlim=(0, 1))
         plain(axis)
     left.set(title="What the threshold keeps", ylabel="share of the area, %", ylim=(0, 105))
     right.set(title="How good the masks are", ylabel="mIoU, %", ylim=(0, 100))
-    top = max(next(iter(quality.values())))
-    right.plot(best, 100 * top, "o", ms=13, mfc="none", mec="0.2", mew=1.6)
+    right.plot(best, top, "o", ms=13, mfc="none", mec="0.2", mew=1.6)
     right.axhline(100 * ceiling, color="0.45", ls=":", label="exact masks on the CAM's grid")
     left.legend(frameon=False, loc="upper right")
     right.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.86))
     left.annotate(f"best: {best:g}", (best, 0), (4, 4), textcoords="offset points")
-    figure.alt = (
-        f"Left: from threshold {thresholds[0]:g} to {thresholds[-1]:g} the share of the object "
-        f"that is found falls from {100 * found[0]:.0f} to {100 * found[-1]:.0f} %, the share of "
-        f"the background that is claimed from {100 * claimed[0]:.0f} to {100 * claimed[-1]:.0f} "
-        f"%. Right: mIoU is highest, {100 * top:.1f} %, at {best:g}; the exact masks on "
-        f"the same grid would have {100 * ceiling:.1f} %."
-    )
     return figure
 
 
@@ -185,15 +173,13 @@ def mask_grid(
     told = []
     for index, (sample, row) in enumerate(zip(samples, axes, strict=True)):
         assert sample.mask is not None
-        names = " + ".join(present(sample.labels, classes).values())
-        show(row[0], sample.image, names)
-        words = []
-        for axis, (method, labels) in zip(row[1:-1], masks.items(), strict=True):
-            value = 100 * float(scores[method][index])
-            _masked(axis, sample, labels[index], classes, f"IoU {value:.0f} %")
-            words.append(f"{method} {value:.0f} %")
+        names = [*present(sample.labels, classes).values()]
+        show(row[0], sample.image, " + ".join(names))
+        values = {method: f"{100 * scores[method][index]:.0f} %" for method in masks}
+        for axis, method in zip(row[1:-1], masks, strict=True):
+            _masked(axis, sample, masks[method][index], classes, f"IoU {values[method]}")
         _masked(row[-1], sample, sample.mask, classes)
-        told.append(f"{names.replace(' + ', ' and ')}: {', '.join(words)}")
+        told.append(f"{' and '.join(names)}: {', '.join(f'{m} {v}' for m, v in values.items())}")
     above = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
     for axis, title in zip(axes[0], ("scene", *masks, "exact mask"), strict=True):
         axis.annotate(title, (0.5, 1), (0, 22), fontsize=11, fontweight="bold", **above)
@@ -212,9 +198,8 @@ def _heat(axis: Axes, image: Image8, heat: Map, title: str = "") -> None:
 
 
 def _heat_bar(figure: ShownFigure, axes: Any) -> None:
-    bar = figure.colorbar(
-        ScalarMappable(cmap=HEAT), ax=axes, fraction=0.02, pad=0.01, aspect=40, shrink=0.75
-    )
+    place: dict[str, Any] = {"fraction": 0.02, "pad": 0.01, "aspect": 40, "shrink": 0.75}
+    bar = figure.colorbar(ScalarMappable(cmap=HEAT), ax=axes, **place)
     bar.set_label("evidence, share of the map's maximum", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.ax.axhline(0.5, color="white", lw=1.4)
@@ -222,20 +207,12 @@ def _heat_bar(figure: ShownFigure, axes: Any) -> None:
 
 def _judged(sample: Sample, labels: Labels) -> Image8:
     """The image in pale grey, every pixel that counts tinted by its verdict."""
-    assert sample.mask is not None
     truth = sample.mask
-    is_object, claimed = truth > 0, labels > 0
-    verdicts = np.select(
-        [
-            truth == IGNORE,
-            is_object & (labels == truth),
-            is_object & ~claimed,
-            ~is_object & claimed,
-        ],
-        [0, 1, 2, 3],
-        4 * (is_object & claimed),
-    ).astype(np.uint8)
-    return painted(sample.image, verdicts, colours=_VERDICT_COLOURS.astype(np.uint8))
+    assert truth is not None
+    right, nothing, empty = labels == truth, labels == 0, truth == 0
+    conditions = [(truth == IGNORE) | (right & empty), right, nothing, empty]
+    verdicts = np.select(conditions, range(4), 4).astype(np.uint8)
+    return painted(sample.image, verdicts, colours=_VERDICT_COLOURS)
 
 
 def _masked(
@@ -245,11 +222,9 @@ def _masked(
     picture = painted(sample.image, labels, 0.65)
     show(axis, picture, title)
     scale = len(picture) / len(labels)
-    for value in np.unique(labels[(labels > 0) & (labels < IGNORE)]):
+    box = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.2}
+    for value, name in enumerate(classes, 1):
         places = np.argwhere(labels == value)
-        if len(places) < 0.01 * labels.size:
-            continue
-        y, x = scale * np.median(places, axis=0)
-        box: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.2}
-        name = classes[int(value) - 1]
-        axis.text(x, y, name, fontsize=8.5, ha="center", va="center", bbox=box)
+        if len(places) >= max(1, 0.01 * labels.size):
+            y, x = scale * np.median(places, axis=0)
+            axis.text(x, y, name, fontsize=8.5, ha="center", va="center", bbox=box)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..evaluate import Score
@@ -20,12 +22,8 @@ def confusion_map(score: Score) -> ShownFigure:
     totals = counts.sum(1, keepdims=True)
     shares = 100 * np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
     wrong = np.nan_to_num(shares * (1 - np.eye(len(shares))))
-    order = np.argsort(-wrong, axis=None)[:3]
-    told = [
-        f"{names[row]} for {names[column]} {wrong[row, column]:.0f} %"
-        for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True)
-        if wrong[row, column] >= 0.5
-    ]
+    worst = zip(*np.unravel_index(np.argsort(-wrong, axis=None)[:3], wrong.shape), strict=True)
+    told = [f"{names[a]} for {names[b]} {wrong[a, b]:.0f} %" for a, b in worst if wrong[a, b] > 0.5]
     alt = f"Confusion of {len(names)} classes. Most often taken: {', '.join(told) or 'none'}"
     side = 2.2 + 0.3 * len(names)
     figure = ShownFigure(side + 0.8, side, alt)
@@ -39,9 +37,7 @@ def confusion_map(score: Score) -> ShownFigure:
     if len(names) <= 25:
         for (row, column), share in np.ndenumerate(shares):
             if share >= 1:
-                colour = "black" if share > 50 else "white"
-                axes.text(
-                    column, row, f"{share:.0f}", c=colour, fontsize=7, ha="center", va="center"
-                )
+                ink: Any = {"c": "black" if share > 50 else "white", "fontsize": 7}
+                axes.text(column, row, f"{share:.0f}", ha="center", va="center", **ink)
     figure.colorbar(picture, ax=axes, shrink=0.7, label="% of the true pixels")
     return figure

@@ -35,11 +35,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            raise ValueError(f"{path} line {number}: is not JSON") from None
-        if not isinstance(rows[-1], dict):
-            raise ValueError(f"{path} line {number}: needs an object of metrics by name")
+            rows.append(dict(json.loads(line)))
+        except (TypeError, ValueError):
+            raise ValueError(f"{path} line {number}: is no JSON object") from None
     return rows
 
 
@@ -66,7 +64,8 @@ def curves(
     later = table[table.index > (warmup_epochs or 0)]
     gates = picture is None and later["gate_open"].notna().any()
     panels = 2 + gates + (picture is not None)
-    figure = ShownFigure(1 + 3.2 * panels, 3.1, dpi=150)
+    last = 0 if table.empty else table.index.max()
+    figure = ShownFigure(1 + 3.2 * panels, 3.1, _describe(table, last, caption), dpi=150)
     every = list(figure.subplots(1, panels))
     left, middle, right = every[0], every[1], every[1 + gates]
 
@@ -83,7 +82,6 @@ def curves(
         right.plot(scores["pixel_accuracy"], "s-", color=BLUE, label="pixel accuracy")
     right.set(ylabel="%", ylim=(0, 100), title="Masks of the validation images")
 
-    last = 0 if table.empty else table.index.max()
     for axes in every[: 2 + gates]:
         if warmup_epochs:
             axes.axvspan(0, warmup_epochs, color="0.92", zorder=0)
@@ -95,7 +93,6 @@ def curves(
             axes.legend(frameon=False, fontsize=9, loc=place)
     if picture is not None:
         show(every[-1], picture, caption.replace(": ", "\n"))
-    figure.alt = _describe(table, last, caption)
     return figure
 
 
@@ -108,11 +105,7 @@ class LiveCurves:
     """
 
     def __init__(
-        self,
-        warmup_epochs: float | None = None,
-        scene: Sample | None = None,
-        *,
-        seconds: float = 2.0,
+        self, warmup_epochs: float | None = None, scene: Sample | None = None, seconds: float = 2.0
     ) -> None:
         self.warmup_epochs, self.scene, self.seconds = warmup_epochs, scene, seconds
         self._handle: Any = None
@@ -121,13 +114,10 @@ class LiveCurves:
     def __call__(self, epoch: int, model: Network, rows: Sequence[Row]) -> None:
         """Draw the rows so far, unless that was done a moment ago."""
         if time.monotonic() - self._drawn >= self.seconds:
-            self._draw(model, rows, f"after epoch {epoch}")
+            self.finish(model, rows, f"after epoch {epoch}")
 
-    def finish(self, model: Network, rows: Sequence[Row]) -> None:
+    def finish(self, model: Network, rows: Sequence[Row], when: str = "at the end") -> None:
         """Draw the last state, whenever the one before was drawn."""
-        self._draw(model, rows, "at the end")
-
-    def _draw(self, model: Network, rows: Sequence[Row], when: str) -> None:
         from IPython.display import display
 
         picture, caption = None, ""

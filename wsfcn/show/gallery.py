@@ -29,14 +29,13 @@ class Gallery:
         """The overlay of a photo with its legend, shrunk, under its name."""
         picture = BytesIO()
         result.overlay(longest=LONGEST).convert("RGB").save(picture, "JPEG", quality=85)
+        source = base64.b64encode(picture.getvalue()).decode()
         areas = result.areas()
         found = ", ".join(f"{c} {percent(areas[c])}" for c in result.found) or "no class found"
-        source = base64.b64encode(picture.getvalue()).decode()
         self._protocols[result.protocol.describe()] = None
         self._figures.append(
             f'<figure><img alt="{escape(name)}: {escape(found)}" loading="lazy" '
-            f'src="data:image/jpeg;base64,{source}">'
-            f"<figcaption>{escape(name)}</figcaption></figure>"
+            f'src="data:image/jpeg;base64,{source}"><figcaption>{escape(name)}</figcaption></figure>'
         )
 
     def save(self, folder: Path) -> Path:

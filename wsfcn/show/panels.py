@@ -60,19 +60,11 @@ def swatches(entries: Mapping[str, Any]) -> list[Patch]:
 
 def key(axes: Axes, entries: Mapping[str, Any], columns: int = 2, size: float = 9) -> None:
     """Swatches below the axes: name -> colour as in `swatches`."""
-    axes.legend(
-        handles=swatches(entries),
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.01),
-        ncols=min(columns, len(entries) or 1),
-        frameon=False,
-        fontsize=size,
-        handlelength=0.9,
-        handletextpad=0.4,
-        columnspacing=0.8,
-        labelspacing=0.25,
-        borderpad=0.2,
-    )
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.01)}
+    place["ncols"] = min(columns, len(entries) or 1)
+    narrow: dict[str, Any] = {"handlelength": 0.9, "handletextpad": 0.4, "columnspacing": 0.8}
+    narrow |= {"labelspacing": 0.25, "borderpad": 0.2, "fontsize": size}
+    axes.legend(handles=swatches(entries), frameon=False, **place, **narrow)
 
 
 def plain(axes: Axes) -> None:

@@ -45,13 +45,13 @@ def refinement(
     layout = figure.add_gridspec(rows, count + 1)
     show(figure.add_subplot(layout[:, 0]), large(image), "scene")
     heat, grid = None, []
+    blue = np.array([UNSURE, CLAIMS["one class"]], np.uint8)
     for row, name in enumerate(names):
         for column, (title, values) in enumerate(columns.items(), 1):
             axes = figure.add_subplot(layout[row, column])
             grid.append(axes)
             head = title if row == 0 else ""
             if values.dtype == bool:
-                blue = np.array([UNSURE, CLAIMS["one class"]], np.uint8)
                 show(axes, painted(image, values[row].astype(np.uint8), 0.7, blue), head)
             else:
                 heat = show(axes, values[row], head, cmap="cividis", vmin=0, vmax=1)
@@ -69,7 +69,7 @@ def lesson(
     loss: NDArray[Any],
     channels: Sequence[int],
     weights: Mapping[str, float],
-    exact: Labels | None = None,
+    exact: Labels,
 ) -> ShownFigure:
     """What one scene teaches: claims by pixel, pseudo label, loss map, class weights, truth.
 
@@ -95,23 +95,20 @@ def lesson(
     plain(bars)
     shown = show(lost, loss, "loss by pixel", cmap="magma", vmin=0)
     figure.colorbar(shown, ax=lost, shrink=0.85, pad=0.03)
-    if exact is None:
-        truth.remove()
-    else:
-        show(truth, painted(image, exact), "exact mask, never shown")
+    show(truth, painted(image, exact), "exact mask, never shown")
     return figure
 
 
 def gate_wall(
-    images: NDArray[np.uint8], pseudo: NDArray[np.uint8], verdicts: Sequence[str], columns: int = 6
+    images: NDArray[np.uint8], pseudo: NDArray[np.uint8], verdicts: Sequence[str]
 ) -> ShownFigure:
     """Scenes over their pseudo labels, with what the gate says: "open", or why it is shut."""
-    columns = min(columns, len(images))
+    columns = len(images)
     opened = sum(verdict == "open" for verdict in verdicts)
     alt = f"{columns} scenes and their pseudo labels; the gate is open for {opened} of them"
     figure = ShownFigure(1.6 * columns, 3.7, alt)
     for above, below, image, labels, verdict in zip(
-        *figure.subplots(2, columns, squeeze=False), images, pseudo, verdicts, strict=False
+        *figure.subplots(2, columns, squeeze=False), images, pseudo, verdicts, strict=True
     ):
         colour = GREEN if verdict == "open" else ORANGE
         show(above, large(image))
@@ -138,12 +135,16 @@ def trade_off(
     )
     figure = ShownFigure(6.6, 4.2, alt)
     axes = figure.subplots()
-    for (name, maps), colour, above in zip(pseudo.items(), (GREY, BLUE), (-18, 11), strict=False):
-        precision, coverage = 100 * np.array([_quality(labels, exact) for labels in maps]).T
+    offset: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
+    sure = exact != IGNORE
+    for (name, maps), colour, above in zip(pseudo.items(), (GREY, BLUE), (-18, 11), strict=True):
+        labelled = [labels != IGNORE for labels in maps]
+        coverage = [100 * some.mean() for some in labelled]
+        right = (100 * (m == exact)[s & sure] for m, s in zip(maps, labelled, strict=True))
+        precision = [values.mean() if values.size else np.nan for values in right]
         axes.plot(coverage, precision, "o-", color=colour, label=name, ms=5)
         for factor, x, y in zip(factors, coverage, precision, strict=True):
             if factor in (min(factors), max(factors)) or np.isclose(factor, chosen):
-                offset: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
                 axes.annotate(f"{factor:g}", (x, y), (0, above), **offset)
             if np.isclose(factor, chosen):
                 axes.plot(x, y, "o", ms=12, mfc="none", mec=ORANGE, mew=2)
@@ -152,11 +153,3 @@ def trade_off(
     axes.legend(frameon=False)
     plain(axes)
     return figure
-
-
-def _quality(pseudo: NDArray[np.uint8], exact: NDArray[np.uint8]) -> tuple[float, float]:
-    """(share of right labels, share of labelled pixels); nan, 0 where there is no label."""
-    labelled = pseudo != IGNORE
-    judged = labelled & (exact != IGNORE)
-    right = float((pseudo == exact)[judged].mean()) if judged.any() else np.nan
-    return right, float(labelled.mean())

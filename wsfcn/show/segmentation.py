@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,29 +47,19 @@ def overlay_picture(
         method = Image.Resampling.BICUBIC if ratio < 1 else Image.Resampling.NEAREST
         image = np.asarray(Image.fromarray(image).resize(size, method))
         labels = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
-    painted = overlay(image, labels, alpha, class_colours(len(classes) + 1))
-    _outline(painted, labels)
+    colours = class_colours(len(classes) + 1)
+    painted = overlay(image, labels, alpha, colours)
+    window = 1 + max(1, round(max(labels.shape) / 500))
+    edge = ndimage.maximum_filter(labels, window) != ndimage.minimum_filter(labels, window)
+    painted[edge] = 255  # a white outline is seen on any colour, also without colour vision
     picture = Image.fromarray(painted)
-    counts = np.bincount(labels.ravel(), minlength=256)
-    shares = {c: counts[c] / labels.size for c in np.argsort(-counts).tolist() if counts[c]}
-    shares = {c: share for c, share in shares.items() if 0 < c < IGNORE}
+    areas = np.bincount(labels.ravel(), minlength=256) / labels.size
+    shares = {c: areas[c] for c in np.argsort(-areas).tolist() if areas[c] and 0 < c < IGNORE}
     text = max(13, round(max(picture.size) / 32))
     named = {c: classes[c - 1] for c, share in shares.items() if share >= 0.01}
     _write_names(picture, labels, named, text)
-    colours = class_colours(len(classes) + 1).tolist()
-    legend = [(colours[c], f"{classes[c - 1]} {percent(share)}") for c, share in shares.items()]
-    return _with_legend(picture, legend, text)
-
-
-def _outline(painted: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-    """A white line where the class changes: seen on any colour, also without colour vision."""
-    thick = max(1, round(max(labels.shape) / 500))
-    for axis in (0, 1):
-        ahead = np.take(labels, range(thick, labels.shape[axis]), axis)
-        behind = np.take(labels, range(labels.shape[axis] - thick), axis)
-        edge = ahead != behind
-        place = (slice(None),) * axis + (slice(thick // 2, thick // 2 + edge.shape[axis]),)
-        painted[place][edge] = 255
+    told = {f"{classes[c - 1]} {percent(share)}": colours[c] for c, share in shares.items()}
+    return _with_legend(picture, told or {"no class found": None}, text)
 
 
 def _write_names(
@@ -91,26 +82,25 @@ def _write_names(
         draw.text((x, y), name, PAPER, font, "mm", stroke_width=stroke, stroke_fill=INK)
 
 
-def _with_legend(picture: Picture, entries: Sequence[tuple[list[int], str]], text: int) -> Picture:
-    """The picture on a white sheet, rows of swatch and text underneath."""
+def _with_legend(picture: Picture, entries: Mapping[str, Any], text: int) -> Picture:
+    """The picture on a white sheet, rows of swatch (name -> colour) and text underneath."""
     font = ImageFont.load_default(text)
     gap, line = text // 2, round(1.5 * text)
     placed, x, row, widest = [], gap, 0, picture.width
-    for colour, name in entries or [(list(PAPER), "no class found")]:
+    for name, colour in entries.items():
         wide = text + gap // 2 + ceil(font.getlength(name))
         if x > gap and x + wide > picture.width - gap:
             x, row = gap, row + 1
-        placed.append((x, row, colour, name))
+        placed.append((x, picture.height + gap // 2 + line * (row + 0.5), colour, name))
         widest = max(widest, x + wide + gap)
         x += wide + 2 * gap
     sheet = Image.new("RGB", (widest, picture.height + line * (row + 1) + gap), PAPER)
     sheet.paste(picture)
     draw = ImageDraw.Draw(sheet)
-    for x, row, colour, name in placed:
-        middle = picture.height + gap // 2 + line * (row + 0.5)
-        if entries:
+    for x, middle, colour, name in placed:
+        if colour is not None:
             box = (x, middle - text / 2, x + text, middle + text / 2)
-            draw.rectangle(box, fill=tuple(colour), outline=INK, width=max(1, text // 12))
+            draw.rectangle(box, fill=tuple(colour.tolist()), outline=INK, width=max(1, text // 12))
         draw.text((x + text + gap // 2, middle), name, INK, font, anchor="lm")
     return sheet
 

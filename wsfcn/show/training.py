@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from ..data.sample import IGNORE, Sample
@@ -42,10 +42,8 @@ def labelled_scenes(
     names = [", ".join(present(sample.labels, classes).values()) for sample in samples]
     alt = f"{len(samples)} scenes with their class names: {'; '.join(names)}"
     figure = ShownFigure(1.75 * columns, 2.05 * rows, alt)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[len(samples) :]:
-        axes.remove()
-    for axes, sample, name in zip(grid, samples, names, strict=False):
+    for place, (sample, name) in enumerate(zip(samples, names, strict=True), 1):
+        axes = figure.add_subplot(rows, columns, place)
         show(axes, large(sample.image))
         axes.set_xlabel(name, fontsize=11 if len(name) < 20 else 9)
     return figure
@@ -81,7 +79,14 @@ def pooling(
     figure = ShownFigure(10.5, 3.9, alt)
     left, right = figure.subplots(1, 2)
     percent = 100 * np.asarray(sizes)
-    _lines(left, percent, scores, (GREY, SKY, BLUE))
+    shares = {name: 100 * np.asarray(values) for name, values in shares.items()}
+    for axes, x, lines, colours in (
+        (left, percent, scores, (GREY, SKY, BLUE)),
+        (right, logits, shares, (GREY, GREEN, ORANGE)),
+    ):
+        for name, colour, style in zip(lines, colours, ("--", "-", "-"), strict=True):
+            axes.plot(x, lines[name], style, color=colour, lw=2.4, label=name)
+        plain(axes)
     *_, above, below = scores.values()
     left.fill_between(percent, above, below, color=SKY, alpha=0.2, lw=0, label="the penalty")
     left.axhline(0, color=INK, lw=0.8)
@@ -89,20 +94,11 @@ def pooling(
     left.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     left.set_title("What a mask of this size earns")
     left.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 0.12))
-    shares = {name: 100 * np.asarray(values) for name, values in shares.items()}
-    _lines(right, logits, shares, (GREY, GREEN, ORANGE))
     right.axhline(50, color=INK, lw=0.8)
     right.set(xlabel="logit of the class at a pixel", ylabel="its share of the pixel, %")
     right.set(ylim=(0, 140), yticks=range(0, 101, 20), title="Who gets the pixel")
     right.legend(frameon=False, fontsize=9, loc="upper left")
     return figure
-
-
-def _lines(axes: Axes, x: ArrayLike, lines: Mapping[str, Any], colours: Sequence[str]) -> None:
-    """The lines by name, the first one dashed."""
-    for (name, values), colour, style in zip(lines.items(), colours, ("--", "-", "-"), strict=True):
-        axes.plot(x, values, style, color=colour, lw=2.4, label=name)
-    plain(axes)
 
 
 def filmstrip(
@@ -123,7 +119,7 @@ def filmstrip(
     rows = min(rows, len(images))
     epochs = _epochs(len(frames), warmup_epochs, columns)
     during = sum(epoch <= warmup_epochs for epoch in epochs)
-    drawn = np.concatenate([frames[np.array(epochs) - 1, :rows].ravel(), masks[:rows].ravel()])
+    drawn = [*frames[np.array(epochs) - 1, :rows], masks[:rows]]
     seen = [c for c in np.unique(drawn).tolist() if 0 < c < IGNORE]
     named = max(2, len(epochs))  # classes in a line of the legend
     alt = (
@@ -139,17 +135,15 @@ def filmstrip(
         for axes, epoch in zip(middle, epochs, strict=True):
             found = frames[epoch - 1, row]
             show(axes, painted(images[row], found))
-            axes.set_xlabel(_miou(found, masks[row], len(classes)), fontsize=8.5, labelpad=1.5)
+            confusion = ConfusionMatrix(len(classes) + 1)
+            confusion.update(found, masks[row])
+            told = f"mIoU {100 * confusion.mean_iou:.0f}"
+            axes.set_xlabel(told, fontsize=8.5, labelpad=1.5)
         if 0 < during < len(epochs):
-            edge: dict[str, Any] = {
-                "color": INK,
-                "ls": "--",
-                "lw": 1.2,
-                "clip_on": False,
-                "in_layout": False,
-            }
             axes = middle[during]
-            axes.plot([-0.04, -0.04], [-0.15, 1.2], transform=axes.transAxes, **edge)
+            edge = Line2D([-0.04, -0.04], [-0.15, 1.2], color=INK, ls="--", lw=1.2)
+            edge.set(transform=axes.transAxes, clip_on=False, in_layout=False)
+            axes.add_line(edge)
     heads = ("scene", *(f"epoch {epoch}" for epoch in epochs), "exact mask")
     for axes, head in zip(grid[0], heads, strict=True):
         axes.set_title(f"\n{head}", fontsize=10)
@@ -171,22 +165,18 @@ def filmstrip(
 
 def per_class(score: Score) -> ShownFigure:
     """IoU of every class, best first, and their mean as a line."""
-    known = {n: 100 * v for n, v in score.per_class.items() if not np.isnan(v)}
-    names = sorted(known, key=lambda name: known[name])
+    known = 100 * pd.Series(score.per_class).dropna().sort_values(kind="stable")
     mean = 100 * score.mean_iou
-    alt = (
-        f"IoU by class, from {', '.join(f'{n} {known[n]:.0f}' for n in names[:-4:-1])} to "
-        f"{names[0]} {known[names[0]]:.0f} percent; mean {mean:.1f}"
-    )
-    figure = ShownFigure(7.4, 0.6 + 0.26 * len(names), alt)
+    told = [f"{name} {value:.0f}" for name, value in known[::-1].items()]
+    alt = f"IoU by class, from {', '.join(told[:3])} to {told[-1]} percent; mean {mean:.1f}"
+    figure = ShownFigure(7.4, 0.6 + 0.26 * len(known), alt)
     axes = figure.subplots()
-    values = [known[name] for name in names]
-    colours = [GREY if name == "background" else BLUE for name in names]
-    bars = axes.barh(names, values, color=colours, height=0.72)
+    colours = [GREY if name == "background" else BLUE for name in known.index]
+    bars = axes.barh(known.index, known, color=colours, height=0.72)
     axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=8.5)
     axes.axvline(mean, color=ORANGE, lw=2, zorder=0)
-    axes.text(mean, len(names) - 0.3, f" mIoU {mean:.1f}", color=ORANGE)
-    axes.set(xlabel="IoU, %", xlim=(0, 100), ylim=(-0.6, len(names) + 0.5))
+    axes.text(mean, len(known) - 0.3, f" mIoU {mean:.1f}", color=ORANGE)
+    axes.set(xlabel="IoU, %", xlim=(0, 100), ylim=(-0.6, len(known) + 0.5))
     axes.tick_params("y", length=0)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -203,16 +193,16 @@ def protocol_gains(ours: Mapping[str, float], paper: Mapping[str, float]) -> Sho
     spans = [max(v.values()) - min(v.values()) for v in (ours, paper)]
     reach = 1.5 * max(*spans, 1.0)  # the same length is the same gain on both sides
     titles = ("this network, emoji scenes", "the paper, VOC 2012 val, WideResNet-38")
+    offset: Any = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
     for axes, table, title in zip(figure.subplots(1, 2), (ours, paper), titles, strict=True):
         values = [*table.values()]
-        start, places = values[0], np.arange(len(values))
+        start, places = values[0], range(len(values))
         axes.hlines(places, start, values, color=GREY, lw=2)
         axes.axvline(start, color=INK, lw=0.8)
         axes.plot(values, places, "o", color=BLUE, ms=9)
-        for place, value in zip(places, values, strict=True):
-            gain = "" if place == 0 else f"  ({value - start:+.2f})"
+        for place, value in enumerate(values):
+            gain = f"  ({value - start:+.2f})" if place else ""
             right = (max(value, start), place)  # of the dot and the line, where nothing else is
-            offset = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
             axes.annotate(f"{value:.2f}{gain}", right, **offset)
         axes.set_yticks(places, [*table])
         axes.set_xlim(min(values) - 0.12 * reach, min(values) + 1.1 * reach)
@@ -220,12 +210,6 @@ def protocol_gains(ours: Mapping[str, float], paper: Mapping[str, float]) -> Sho
         axes.set(xlabel="mIoU, %", title=title)
         plain(axes)
     return figure
-
-
-def _miou(found: NDArray[np.uint8], exact: NDArray[np.uint8], classes: int) -> str:
-    confusion = ConfusionMatrix(classes + 1)
-    confusion.update(found, exact)
-    return f"mIoU {100 * confusion.mean_iou:.0f}"
 
 
 def _epochs(last: int, warmup: int, most: int) -> list[int]:
