@@ -28,22 +28,16 @@ class ProtocolFlags:
     """How masks are made; what is not given is as in the recipe of the model."""
 
     protocol: str | None = None
-    """A named protocol, e.g. paper, paper_gt_labels, baseline+crf, coco+canvas, single_scale;
-    the other flags change it."""
-    scales: tuple[float, ...] = ()
-    """Image scales that are averaged, e.g. 0.5 1 1.5."""
-    flip: Switch | None = None
-    """Average with the mirrored image."""
+    """A named protocol, e.g. paper_gt_labels, baseline+crf+canvas; the other flags change it."""
+    scales: tuple[float, ...] = ()  # Image scales that are averaged, e.g. 0.5 1 1.5
+    flip: Switch | None = None  # Average with the mirrored image
     padding: Literal["none", "canvas"] | None = None
     """Each scale at its own size, or on the released code's padded canvas."""
-    canvas: int | None = None
-    """Side of the canvas in px."""
-    class_filter: float | None = None
-    """Drop classes whose probability is not above this."""
+    canvas: int | None = None  # Side of the canvas in px
+    class_filter: float | None = None  # Drop classes whose probability is not above this
     background: Literal["softmax", "constant", "power"] | None = None
     """Background map: the network's own, a constant, or the network's to a power."""
-    background_value: float | None = None
-    """The constant or the power."""
+    background_value: float | None = None  # The constant or the power
     crf: Literal["none", "wsfcn", "baseline"] | None = None
     """Fully connected CRF, as the released WS-FCN or the released baseline sets it."""
     crf_code: Literal["auto", "pydensecrf", "torch"] | None = None
@@ -75,12 +69,9 @@ class TrainArguments:
     """Train a recipe from image labels; every setting of the recipe is a flag."""
 
     recipe: Annotated[Recipe, arg(name="")]
-    data: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder of the photos: sets data.root."""
-    out: Path | None = None
-    """Folder of the run; default runs/NAME."""
-    resume: bool = False
-    """Go on with the run that the folder holds."""
+    data: Annotated[Path | None, arg(metavar="DIR")] = None  # Folder of the photos: sets data.root
+    out: Path | None = None  # Folder of the run; default runs/NAME
+    resume: bool = False  # Go on with the run that the folder holds
 
 
 @dataclass(frozen=True)
@@ -94,28 +85,20 @@ class EvaluateArguments:
     knows are scored, pixels of others are left out."""
     kind: Literal["voc", "coco", "folder"] | None = None
     """How --data is laid out; told by what lies there if not given."""
-    split: str = "val"
-    """Which images: train, val, or another list of the data, such as test."""
+    split: str = "val"  # Which images: train, val, or another list of the data, such as test
     table: Literal[3] | None = None
     """The four rows of Table III, multi-scale by flip, instead of one protocol."""
     json: Path | None = None
     """Also write the score to this file; with --table an object of scores by row."""
-    save: Path | None = None
-    """Also write the masks to this folder, as index PNGs in VOC's palette."""
-    tar: Path | None = None
-    """Also pack the masks of --save for the server of PASCAL VOC."""
-    confusion: Path | None = None
-    """Also draw the confusion matrix to this PNG."""
-    processes: int = 1
-    """Processes that compute the CRF."""
-    limit: int | None = None
-    """Only the first so many images."""
+    save: Path | None = None  # Also write the masks to this folder, as index PNGs in VOC's palette
+    tar: Path | None = None  # Also pack the masks of --save for the server of PASCAL VOC
+    confusion: Path | None = None  # Also draw the confusion matrix to this PNG
+    processes: int = 1  # Processes that compute the CRF
+    limit: int | None = None  # Only the first so many images
     size: int | None = None
     """Longest side in px at which the network works; default twice its training crop."""
-    image_labels: Switch | None = None
-    """The true image labels replace the class filter."""
-    markdown: bool = False
-    """Print the table as Markdown."""
+    image_labels: Switch | None = None  # The true image labels replace the class filter
+    markdown: bool = False  # Print the table as Markdown
     protocol: Annotated[ProtocolFlags, arg(name="")] = ProtocolFlags()
 
 
@@ -127,14 +110,11 @@ class SegmentArguments:
     """Photos, or folders of photos."""
     model: str = "runs/course/model.safetensors"
     """A .safetensors file, by default the one that `make course` leaves."""
-    out: Path = Path("segmented")
-    """Folder for the results."""
+    out: Path = Path("segmented")  # Folder for the results
     size: int | None = None
     """Longest side in px at which the network works; default twice its training crop."""
-    labels: Path | None = None
-    """CSV of known image labels, 'file, class; class' a line."""
-    page: bool = False
-    """Also write index.html, one page of all the photos with their masks."""
+    labels: Path | None = None  # CSV of known image labels, 'file, class; class' a line
+    page: bool = False  # Also write index.html, one page of all the photos with their masks
     protocol: Annotated[ProtocolFlags, arg(name="")] = ProtocolFlags()
 
 
@@ -148,22 +128,17 @@ class RunArguments:
     """NAME VALUE; give it again for another parameter."""
     file: Annotated[Path | None, arg(aliases=["-y"])] = None
     """YAML file of parameters; those of -p win."""
-    profile: Literal["smoke", "laptop", "paper"] | None = None
-    """Amount of work; default smoke."""
-    out: Path = Path("runs/notebooks")
-    """Folder of the executed notebook."""
-    again: bool = False
-    """Execute also where the same run lies in the folder already."""
+    profile: Literal["smoke", "laptop", "paper"] | None = None  # Amount of work; default smoke
+    out: Path = Path("runs/notebooks")  # Folder of the executed notebook
+    again: bool = False  # Execute also where the same run lies in the folder already
 
 
 @dataclass(frozen=True)
 class ParamsArguments:
     """Trained parameters and FLOPs of every row of Tables I and II."""
 
-    table: Literal[1, 2] | None = None
-    """One table; default both."""
-    json: bool = False
-    """JSON instead of a table."""
+    table: Literal[1, 2] | None = None  # One table; default both
+    json: bool = False  # JSON instead of a table
 
 
 @dataclass(frozen=True)
@@ -172,8 +147,7 @@ class ImportArguments:
 
     file: Annotated[Positional[Path], arg(metavar="FILE.pth")]
     """The ImageNet file, or a trained WS-FCN or baseline."""
-    out: Annotated[Positional[Path], arg(metavar="OUT.safetensors")]
-    """The file to write."""
+    out: Annotated[Positional[Path], arg(metavar="OUT.safetensors")]  # The file to write
     recipe: str | None = None
     """Recipe of the network; default: told by the names and the number of classes in the file."""
 
@@ -182,10 +156,8 @@ class ImportArguments:
 class ExportArguments:
     """Write a network in the authors' layout."""
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A .safetensors file of a paper recipe."""
-    out: Annotated[Positional[Path], arg(metavar="OUT.pth")]
-    """The file to write."""
+    model: Annotated[Positional[str], arg(metavar="MODEL")]  # A .safetensors file of a paper recipe
+    out: Annotated[Positional[Path], arg(metavar="OUT.pth")]  # The file to write
 
 
 WEIGHTS: dict[str, type[ImportArguments | ExportArguments]] = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,30 +36,25 @@ class CamFloor:
 
     classifier: Linear(C, K) on standardised pooled features, folded into plain weights.
     curves: "class filter" (classes with a probability above one half) and "image labels given";
-    each a tuple of mIoU along `thresholds`.
+    each a tuple of mIoU along THRESHOLDS.
     """
 
     network: Network
     classifier: nn.Linear
-    thresholds: tuple[float, ...]
     curves: dict[str, tuple[float, ...]]
 
     def best(self, curve: str = "class filter") -> tuple[float, float]:
         """(threshold, mIoU) at the maximum of a curve."""
         at = int(np.nanargmax(self.curves[curve]))
-        return self.thresholds[at], self.curves[curve][at]
+        return THRESHOLDS[at], self.curves[curve][at]
 
     @torch.inference_mode()
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) in [0, 1] -> CAMs (B, K, h, w) in [0, 1], probabilities (B, K)."""
-        features = _high(self.network, images)
+        pixels = self.network.normalise(images).contiguous(memory_format=torch.channels_last)
+        features = self.network.backbone(pixels).high
         scores = self.classifier(features.mean((2, 3)))
         return class_activation_maps(features, self.classifier.weight), scores.sigmoid()
-
-
-def _high(network: Network, images: Tensor) -> Tensor:
-    pixels = network.normalise(images).contiguous(memory_format=torch.channels_last)
-    return network.backbone(pixels).high
 
 
 def cam_floor(recipe: Recipe, *, epochs: int = 40, progress: bool = True) -> CamFloor:
@@ -69,15 +63,21 @@ def cam_floor(recipe: Recipe, *, epochs: int = 40, progress: bool = True) -> Cam
     The backbone keeps its ImageNet weights; the recipe's views and training seed are used. The
     classifier and its curves are kept in the cache.
     """
-    path = cache_folder() / "cam_floors" / f"{_key(recipe, epochs)}.safetensors"
+    facts = recipe.change({"name": "cam_floor"}).model_dump_json() + str((epochs, THRESHOLDS))
+    key = hashlib.sha256(facts.encode()).hexdigest()[:16]
+    path = cache_folder() / "cam_floors" / f"{key}.safetensors"
     if path.exists():
-        return _read(path, recipe)
+        tensors, header = read_safetensors(path)
+        classifier = nn.Linear(*reversed(tensors["weight"].shape)).requires_grad_(False)
+        classifier.load_state_dict(tensors)
+        curves = {name: tuple(values) for name, values in header["curves"].items()}
+        return CamFloor(build_model(recipe).eval(), classifier, curves)
     train, val = build_data(recipe.data)
     torch.manual_seed(recipe.train.seed)
     network = build_model(recipe, train.classes).eval()
     pooled, labels = _pooled(network, recipe, train, progress)
     classifier = _fit(pooled, labels, epochs)
-    floor = CamFloor(network, classifier, THRESHOLDS, {})
+    floor = CamFloor(network, classifier, {})
     names = ("class filter", "image labels given")
     matrices = {n: [ConfusionMatrix(len(val.classes) + 1) for _ in THRESHOLDS] for n in names}
     for start in range(0, len(val), 16):
@@ -89,34 +89,21 @@ def cam_floor(recipe: Recipe, *, epochs: int = 40, progress: bool = True) -> Cam
             for threshold, matrix in zip(THRESHOLDS, matrices[name], strict=True):
                 found = cam_to_labels(cams, threshold, truth.shape[1:], kept.float())
                 matrix.update(found.numpy(), truth)
-    curves = {n: tuple(m.mean_iou for m in row) for n, row in matrices.items()}
-    write_safetensors(path, classifier.state_dict(), {"curves": curves})
-    return CamFloor(network, classifier, THRESHOLDS, curves)
-
-
-def _key(recipe: Recipe, epochs: int) -> str:
-    facts = recipe.change({"name": "cam_floor"}).model_dump_json() + str((epochs, THRESHOLDS))
-    return hashlib.sha256(facts.encode()).hexdigest()[:16]
-
-
-def _read(path: Path, recipe: Recipe) -> CamFloor:
-    tensors, header = read_safetensors(path)
-    classifier = nn.Linear(*reversed(tensors["weight"].shape)).requires_grad_(False)
-    classifier.load_state_dict(tensors)
-    curves = {name: tuple(values) for name, values in header["curves"].items()}
-    return CamFloor(build_model(recipe).eval(), classifier, THRESHOLDS, curves)
+    floor.curves.update({n: tuple(m.mean_iou for m in row) for n, row in matrices.items()})
+    write_safetensors(path, classifier.state_dict(), {"curves": floor.curves})
+    return floor
 
 
 @torch.inference_mode()
 def _pooled(
     network: Network, recipe: Recipe, train: Dataset, progress: bool
 ) -> tuple[Tensor, Tensor]:
+    """Mean features (n, C) and labels (n, K) of every view of every training image."""
     recipe = recipe.change({"train.views": max(1, recipe.train.views)})
     cache = cached_features(network, recipe, train, progress=progress)
     pooled, labels = [], []
     for view in range(recipe.train.views):
-        for start in range(0, len(train), 64):
-            rows = np.arange(start, min(start + 64, len(train)))
+        for rows in np.split(np.arange(len(train)), range(64, len(train), 64)):
             batch = cache.batch(view, rows)
             high = network.backbone.rest(Features(batch.low, batch.high)).high
             pooled.append(high.mean((2, 3)))

@@ -5,6 +5,7 @@ Networks are built on the meta device: shapes without memory or work.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 
 import torch
@@ -14,7 +15,7 @@ from ..build import build_model
 from ..model.network import Network, count_parameters
 from ..recipes import Recipe, table1, table2
 
-# row of ours, its name and millions of parameters in the paper
+# row of ours: its name in the paper, and the millions of parameters there
 PAPER: dict[int, dict[str, tuple[str, float]]] = {
     1: {
         "baseline": ("T1 baseline", 137.10),
@@ -40,9 +41,8 @@ SIDE = 321  # px, the paper's training crop
 
 @dataclass(frozen=True)
 class Row:
-    """One network. `paper` and `ours` in millions of trained parameters, `exact` to the last one;
-    `parts` likewise; `gflop` for one SIDE x SIDE image, 2 to a multiply-add, convolutions and
-    matrix products alone."""
+    """One network: `paper` and `ours` in millions of trained parameters, `exact` and `parts` to the
+    last one; `gflop` for one SIDE x SIDE image, 2 to a multiply-add, matrix products included."""
 
     name: str
     paper: float
@@ -84,25 +84,19 @@ def parameter_rows(table: int | None = None) -> list[Row]:
     return rows
 
 
-def as_json(rows: list[Row]) -> dict[str, dict]:
-    """Rows by name, plain values."""
-    fields = {row.name: asdict(row) | {"difference": row.difference} for row in rows}
-    return {name: {k: v for k, v in f.items() if k != "name"} for name, f in fields.items()}
+def as_json(rows: list[Row]) -> str:
+    """Rows by name."""
+    fields = [asdict(row) | {"difference": row.difference} for row in rows]
+    return json.dumps({row.pop("name"): row for row in fields}, indent=1)
 
 
 def as_text(rows: list[Row]) -> str:
     """A table for the terminal."""
-    lines = [
-        "Trained parameters in millions (frozen stem, blocks and backbone norms not counted)",
-        "",
-        f"{'':<20}{'paper':>8}{'ours':>8}{'diff':>7}"
-        + "".join(f"{part:>10}" for part in PARTS)
-        + f"{'GFLOP':>8}",
-    ]
+    head = "".join(f"{part:>10}" for part in PARTS)
+    lines = [f"{'':<20}{'paper':>8}{'ours':>8}{'diff':>7}{head}{'GFLOP':>8}"]
     for row in rows:
         parts = "".join(f"{row.parts[part] / 1e6:>10.3f}" for part in PARTS)
-        lines.append(
-            f"{row.name:<20}{row.paper:>8.2f}{row.ours:>8.2f}{row.difference:>7.2f}"
-            f"{parts}{row.gflop:>8.1f}"
-        )
-    return "\n".join([*lines, "", f"GFLOP: one {SIDE} x {SIDE} image, evaluation"])
+        millions = f"{row.paper:>8.2f}{row.ours:>8.2f}{row.difference:>7.2f}"
+        lines.append(f"{row.name:<20}{millions}{parts}{row.gflop:>8.1f}")
+    title = "Trained parameters in millions (frozen stem, blocks and backbone norms not counted)"
+    return "\n".join([title, "", *lines, "", f"GFLOP: one {SIDE} x {SIDE} image, evaluation"])
