@@ -65,6 +65,31 @@ def lone_page(widget, path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def save_notebook():
+    """save_notebook(path, code, widget) -> a notebook whose one cell shows the widget, if any.
+
+    The widget's state is in the notebook's metadata, as papermill leaves it.
+    """
+    embed = pytest.importorskip("ipywidgets.embed")
+    from nbformat import v4, write
+
+    def save(path, code, widget=None):
+        cell = v4.new_code_cell(code)
+        about = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = v4.new_notebook(cells=[cell], metadata={"kernelspec": about})
+        if widget is not None:
+            data, metadata = widget._repr_mimebundle_()
+            cell.outputs = [v4.new_output("display_data", data, metadata=metadata)]
+            states = embed.dependency_state([widget], drop_defaults=False)
+            state = {"version_major": 2, "version_minor": 0, "state": states}
+            notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": state}
+        write(notebook, path)
+        return notebook
+
+    return save
+
+
+@pytest.fixture(scope="session")
 def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-import nbformat
 import pytest
-from nbformat import v4
 
 pytest.importorskip("ipywidgets")
 CODE = """import wsfcn
@@ -35,25 +33,15 @@ input.value = %s;
 input.dispatchEvent(new Event("input"));"""
 
 
-def write(folder, name, outputs=(), widgets=None):
-    cell = v4.new_code_cell(CODE, outputs=list(outputs))
-    about = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = v4.new_notebook(cells=[cell], metadata={"kernelspec": about})
-    if widgets:
-        notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": widgets}
-    nbformat.write(notebook, folder / name)
-    return notebook
-
-
 def quiet(errors):
     """Without what JupyterLab itself complains about."""
     return [e for e in errors if "Failed to load resource" not in e]
 
 
 @pytest.mark.timeout(240)
-def test_it_lives_in_jupyterlab(lab, open_page, shots):
+def test_it_lives_in_jupyterlab(lab, open_page, save_notebook, shots):
     folder, address = lab
-    write(folder, "live.ipynb")
+    save_notebook(folder / "live.ipynb", CODE)
     page, errors = open_page(address.format("live.ipynb"), offline=False)
     page.get_by_text("| Idle").first.wait_for(timeout=90_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -84,8 +72,7 @@ def test_it_lives_in_jupyterlab(lab, open_page, shots):
 
 
 @pytest.mark.timeout(240)
-def test_it_lives_in_a_saved_notebook_without_its_kernel(lab, open_page, shots):
-    embed = pytest.importorskip("ipywidgets.embed")
+def test_it_lives_in_a_saved_notebook_without_its_kernel(lab, open_page, save_notebook, shots):
     import wsfcn
     from wsfcn.show.explorer import Explorer, explore
 
@@ -93,11 +80,7 @@ def test_it_lives_in_a_saved_notebook_without_its_kernel(lab, open_page, shots):
     network = wsfcn.load("lite-scenes")
     scenes = wsfcn.data.build(network.recipe.data)[1]
     widget = Explorer(explore(network, [scenes[0]]), stage="gate")
-    data, metadata = widget._repr_mimebundle_()
-    states = embed.dependency_state([widget], drop_defaults=False)
-    state = {"version_major": 2, "version_minor": 0, "state": states}
-    output = v4.new_output("display_data", data, metadata=metadata)
-    notebook = write(folder, "saved.ipynb", [output], state)
+    notebook = save_notebook(folder / "saved.ipynb", CODE, widget)
     sign(notebook, folder)
     page, errors = open_page(address.format("saved.ipynb"), offline=False)
     page.wait_for_selector(CANVAS, timeout=90_000)

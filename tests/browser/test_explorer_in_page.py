@@ -300,3 +300,24 @@ def test_it_fits_600_px(mounted, real, shots, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= 600
     page.locator(".wsx").screenshot(path=shots / f"explorer_narrow_{scheme}.png")
     assert not errors
+
+
+def test_it_lives_on_the_exported_page(open_page, save_notebook, real, shots, tmp_path):
+    from wsfcn.study.page import build_page
+
+    notebook = tmp_path / "01_one.ipynb"
+    save_notebook(notebook, "explorer", Explorer(real, stage="gate"))
+    index = build_page(tmp_path / "page", [notebook], title="Course")
+    page, errors = open_page(index.as_uri() + "#01_one")
+    canvas = page.locator(".wsx canvas")
+    canvas.wait_for()
+    before = canvas.evaluate("(canvas) => canvas.toDataURL()")
+    page.get_by_role("slider", name="Threshold").fill("0.95")
+    page.get_by_role("radio", name="PAMR").check(force=True)
+    canvas.click(position={"x": 300, "y": 200})
+    page.locator(".wsx table").wait_for()
+    canvas.press("1")
+    page.wait_for_timeout(200)
+    assert canvas.evaluate("(canvas) => canvas.toDataURL()") != before
+    page.locator(".wsx").screenshot(path=shots / "explorer_exported.png")
+    assert not errors

@@ -25,6 +25,7 @@ const HEAT = Uint8Array.from({ length: 768 }, (_, i) => {
   return Math.round(CIVIDIS[low][c] + (CIVIDIS[low + 1][c] - CIVIDIS[low][c]) * (at - low));
 });
 const LONGEST = 768; // px of the canvas
+const TALLEST = 520; // px on the page
 const CACHED = 100; // results that a picture keeps
 
 /** For each of N places on n cells, corners aligned: the cell before it, and how far beyond. */
@@ -479,6 +480,7 @@ async function render({ model, el: root }) {
     const { H, W } = scene, scale = LONGEST / Math.max(H, W);
     [small.width, small.height] = [W, H];
     [canvas.width, canvas.height] = [Math.round(W * scale), Math.round(H * scale)];
+    canvas.style.maxWidth = `${Math.round(TALLEST * W / H)}px`;
     [left, right] = [0, 1].map(() => {
       const image = new ImageData(W, H);
       return { image, pixels: new Uint32Array(image.data.buffer) };
