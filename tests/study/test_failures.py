@@ -110,7 +110,7 @@ def test_mining_sorts_scenes_and_knows_their_ground(lite):
 def test_elsewhere_the_same_objects_are_on_a_ground_of_no_class_of_theirs():
     change = {"scenes.co_occurrence": 1.0, "scenes.size": 64, "val": 8}
     scenes = data.build_split(recipes.lite_scenes().data.change(change), "val")
-    moved = Elsewhere(scenes)
+    moved = Elsewhere(scenes.settings, len(scenes), scenes.seed, scenes.split)
     for index in range(len(moved)):
         here, there = scenes.scene(index), moved.scene(index)
         homes = {FAMILY_OF[placed.design.class_name] for placed in here.objects}

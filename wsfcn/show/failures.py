@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.colors import to_rgb
 
 from .figures import ShownFigure
-from .panels import Image8, large, painted, show, swatches
+from .panels import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    Image8,
+    large,
+    painted,
+    plain,
+    show,
+    swatches,
+)
 
 if TYPE_CHECKING:
     from ..study.failures import Case
@@ -32,7 +47,7 @@ def error_map(case: Case) -> Image8:
 
 def case_rows(cases: Sequence[Case], width: float = 9.5) -> ShownFigure:
     """A row for each case: image, prediction, exact mask, errors by cause, and why."""
-    figure = ShownFigure(width, 0.55 + width / 5.2 * len(cases), layout="compressed")
+    figure = ShownFigure(width, 0.7 + width / 5.2 * len(cases), layout="compressed")
     titles = ("image", "prediction", "exact mask", "errors by cause", "why")
     grid = figure.subplots(len(cases), 5, squeeze=False)
     for case, row in zip(cases, grid, strict=True):
@@ -42,7 +57,7 @@ def case_rows(cases: Sequence[Case], width: float = 9.5) -> ShownFigure:
             show(axes, picture)
         for axes, labels in ((row[1], case.prediction), (row[2], case.truth)):
             axes.set_xlabel(_names(case, labels), fontsize=9)
-        row[3].set_xlabel(f"mIoU {case.iou:.0%}", fontsize=9)
+        row[3].set_xlabel(f"mIoU {100 * case.iou:.0f} %", fontsize=9)
         row[4].set_axis_off()
         why = "\n".join(textwrap.fill(line, 34) for line in case.why[:3]) or "nothing notable"
         row[4].text(0, 1, why, va="top", fontsize=8.5, transform=row[4].transAxes)
@@ -53,6 +68,93 @@ def case_rows(cases: Sequence[Case], width: float = 9.5) -> ShownFigure:
         handles=swatches(named), loc="outside lower center", ncols=6, frameon=False, fontsize=9
     )
     figure.alt = "Failures: " + "; ".join(f"{c.sample.id}, {c.main or 'none'}" for c in cases)
+    return figure
+
+
+def strip(columns: Mapping[str, Sequence[Case | Image8]]) -> ShownFigure:
+    """A column for each title: images as they are, cases as predictions with mIoU."""
+    count = len(next(iter(columns.values())))
+    figure = ShownFigure(10, 0.3 + (10 / len(columns) + 0.25) * count, layout="compressed")
+    grid = figure.subplots(count, len(columns), squeeze=False)
+    told = []
+    for axes, (title, cells) in zip(grid.T, columns.items(), strict=True):
+        for row, one in zip(axes, cells, strict=True):
+            if isinstance(one, np.ndarray):
+                show(row, large(one))
+            else:
+                show(row, painted(one.sample.image, one.prediction))
+                row.set_xlabel(f"{_names(one, one.prediction)}: mIoU {100 * one.iou:.0f} %")
+                told.append(f"{' '.join(title.split())} {100 * one.iou:.0f} %")
+        axes[0].set_title(title, fontsize=11)
+    figure.alt = f"Scenes and predictions in {len(columns)} columns. mIoU: {', '.join(told)}"
+    return figure
+
+
+def cause_bars(counts: pd.DataFrame, images: int) -> ShownFigure:
+    """What `count_causes` found in so many images: by images, wrong pixels, and mIoU."""
+    titles = {
+        "main cause": f"main cause in how many of {images} images",
+        "% of wrong pixels": "share of all wrong pixels, %",
+        "gain": "mIoU gained if repaired, points",
+    }
+    figure = ShownFigure(10, 2.9)
+    for axes, (column, title) in zip(
+        figure.subplots(1, 3, sharey=True), titles.items(), strict=True
+    ):
+        sns.barplot(counts, x=column, y=counts.index, hue=counts.index, palette=_COLOURS, ax=axes)
+        for bars in axes.containers:
+            axes.bar_label(bars, fmt="%.0f" if column == "main cause" else "%.1f", padding=3)
+        axes.set(title=title, xlabel="", ylabel="")
+        axes.title.set_fontsize(10)
+        axes.margins(x=0.18)
+        plain(axes)
+    told = [
+        f"{c}: {row['main cause']:.0f}, {row['gain']:.1f} points" for c, row in counts.iterrows()
+    ]
+    figure.alt = "Images by main cause, and mIoU gained if it is repaired. " + "; ".join(told)
+    return figure
+
+
+def by_size(objects: pd.DataFrame, small: float) -> ShownFigure:
+    """IoU of each object by its area, with means of bins; `small`: where the cause begins, %."""
+    figure = ShownFigure(7.2, 3.7)
+    axes = figure.subplots()
+    bins = pd.cut(objects["area"], [0.1, 0.4, 1, 3, 6, 12, 25, 100])
+    means = objects.groupby(bins, observed=True)[["area", "IoU"]].mean()
+    axes.plot(objects["area"], objects["IoU"], "o", color=SKY, ms=4, alpha=0.6, label="an object")
+    axes.plot(means["area"], means["IoU"], "s-", color=BLUE, label="mean of similar sizes")
+    axes.axvline(small, color=GREY, ls="--", label=f"{small:.0f} %: small")
+    axes.set(xscale="log", xlabel="area of the object, % of the image", ylabel="IoU, %")
+    axes.set_xticks([0.1, 0.4, 1, 3, 10, 30], ["0.1", "0.4", "1", "3", "10", "30"])
+    axes.legend(frameon=False, loc="upper left")
+    plain(axes)
+    told = [f"{row.area:.1f} %: {row.IoU:.0f}" for row in means.itertuples()]
+    figure.alt = f"IoU of objects by area; means, area: IoU: {', '.join(told)}"
+    return figure
+
+
+def conditions(table: pd.DataFrame, x: str, hue: str | None = None) -> ShownFigure:
+    """IoU of the same objects under several conditions: each object, and means with 95 % intervals.
+
+    table: a row for each object and condition, columns IoU, x and hue.
+    """
+    figure = ShownFigure(9, 3.6)
+    axes = figure.subplots()
+    options = {"data": table, "x": x, "y": "IoU", "hue": hue or x, "ax": axes, "legend": False}
+    colours = (BLUE, ORANGE, GREEN, PURPLE)[: table[hue].nunique()] if hue else None
+    options |= {"palette": colours} if hue else {"hue": None, "color": BLUE}
+    sns.stripplot(**options, dodge=bool(hue), size=3.5, alpha=0.4, jitter=0.15)
+    options |= {"legend": "auto" if hue else False}
+    marks = {"linestyle": "none", "capsize": 0.08, "markers": "D", "ms": 7, "err_kws": {"lw": 1.8}}
+    sns.pointplot(**options, dodge=0.6 if hue else False, seed=0, n_boot=500, **marks)
+    axes.set(xlabel="", ylabel="IoU of the objects, %", ylim=(-3, 103))
+    plain(axes)
+    if hue:
+        axes.legend(frameon=False, title=hue, loc="center left", bbox_to_anchor=(1, 0.5))
+    means = table.groupby([x, *([hue] if hue else [])], sort=False, observed=True)["IoU"].mean()
+    names = [k if isinstance(k, str) else ", ".join(k) for k in means.index]
+    told = [f"{' '.join(n.split())}: {v:.0f}" for n, v in zip(names, means, strict=True)]
+    figure.alt = f"IoU of the same objects in percent, means: {'; '.join(told)}"
     return figure
 
 

@@ -161,28 +161,14 @@ def _width(truth: Labels) -> int:
     return max(1, round(BOUNDARY * float(np.hypot(*truth.shape))))
 
 
-@dataclass(frozen=True)
-class Elsewhere:
+class Elsewhere(SceneSet):
     """The very same objects, each scene on a ground that belongs to none of its classes."""
 
-    scenes: SceneSet
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Those of the scenes."""
-        return self.scenes.classes
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.scene(index).sample
-
-    def scene(self, index: int) -> Scene:
-        """As `SceneSet.scene`."""
-        names = {placed.design.class_name for placed in self.scenes.scene(index).objects}
-        others = sorted(set(grounds(self.scenes.split)) - {FAMILY_OF[name] for name in names})
-        return self.scenes.scene(index, moved_to=others[index % len(others)])
+    def scene(self, index: int, moved_to: str | None = None) -> Scene:
+        """As that of a SceneSet."""
+        names = {placed.design.class_name for placed in super().scene(index).objects}
+        others = sorted(set(grounds(self.split)) - {FAMILY_OF[name] for name in names})
+        return super().scene(index, moved_to or others[index % len(others)])
 
 
 def mine(

@@ -188,14 +188,14 @@ class Failures(NotebookParameters):
     """07_failure_cases: what goes wrong, why, and what happens when the cause is removed."""
 
     PROFILES: ClassVar[dict[str, dict[str, Any]]] = {
-        "laptop": {"mined": 120, "paired": 80, "shown": 3}
+        "laptop": {"mined": 120, "paired": 80, "shown": 2}
     }
 
     model: ModelName = Field("lite-scenes", description="network that is looked at: name or file")
     photos: FolderPath = Field("", description="photos with masks (docs/data.md); empty: scenes")
     mined: int = Field(20, ge=4, le=2000, description="images that are searched for failures")
-    paired: int = Field(8, ge=4, le=300, description="scenes of each experiment")
-    shown: int = Field(2, ge=1, le=6, description="images that are drawn of a cause")
+    paired: int = Field(6, ge=4, le=300, description="scenes of each experiment")
+    shown: int = Field(1, ge=1, le=6, description="images that are drawn of a cause")
 
 
 PARAMETERS: dict[str, type[NotebookParameters]] = {
