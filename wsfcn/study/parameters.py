@@ -103,7 +103,7 @@ class Cams(NotebookParameters):
     PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"scenes": 120, "shown": 6}}
 
     photo: FilePath = Field("", description="a photo of yours; empty: those of scikit-image")
-    model: ModelName = Field("", description="trained network, a .safetensors; empty: train it")
+    model: ModelName = Field("lite-scenes", description="trained network: a name or .safetensors")
     scenes: int = Field(8, ge=1, le=2000, description="scenes that are scored, at most all there")
     shown: int = Field(3, ge=1, le=12, description="scenes that are drawn")
 
