@@ -19,7 +19,7 @@
 # | profile | what it is for | time on 2 CPU cores |
 # | --- | --- | --- |
 # | `smoke` | testing: statistics over 8 scenes | 20 s |
-# | `laptop` | reading: statistics over 64 scenes | 2 minutes |
+# | `laptop` | reading: statistics over 64 scenes | 75 s |
 
 # %% tags=["parameters"]
 # schema: wsfcn.study.parameters.Refinement
@@ -185,8 +185,8 @@ leaks = {
     "ground": float(leak[exact == 0].mean()),
 }
 Markdown(
-    f"On average, a pixel of an object in this scene gives {100 * leaks['object']:.1f} % of its "
-    f"weight to other classes, and a pixel of the ground {100 * leaks['ground']:.1f} %."
+    f"On average, a pixel of an object in this scene gives {100 * leaks['object']:.2f} % of its "
+    f"weight to other classes, and a pixel of the ground {100 * leaks['ground']:.2f} %."
 )
 
 # %% [markdown]
@@ -240,7 +240,7 @@ draw.grid(picture, rows, notes=notes)
 says = ", ".join(f"{n}: {value:.0f} %" for n, value in zip(chosen, by_step, strict=True))
 draw.Film(
     picture,
-    [(film[n][main].numpy(), label_map(film[n])) for n in (*range(11), 12, 14, 17, 20)],
+    {n: (film[n][main].numpy(), label_map(film[n])) for n in (*range(11), 12, 14, 17, 20)},
     f"Film of the mask of the {names[main]} and of the label map over 20 steps of PAMR. Within a "
     f"few steps the soft border snaps to the outline. mIoU by steps: {says}",
 )

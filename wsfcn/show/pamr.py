@@ -92,10 +92,10 @@ def grid(
 class Film:
     """Heat beside the label map, a picture for each step: an animated PNG that plays in a page."""
 
-    def __init__(self, image: Image8, steps: Sequence[tuple[Values, Labels]], alt: str) -> None:
-        """steps: mask (H, W) in 0..1 and label map after each step."""
+    def __init__(self, image: Image8, steps: Mapping[int, tuple[Values, Labels]], alt: str) -> None:
+        """steps: number of the step -> mask (H, W) in 0..1 and label map."""
         frames, font, self.alt = [], ImageFont.load_default(20), alt
-        for number, (heat, labels) in enumerate(steps):
+        for number, (heat, labels) in steps.items():
             hot = matplotlib.colormaps[HEAT](heat, bytes=True)[..., :3]
             pair = [Image.fromarray(a).resize((300, 300)) for a in (hot, painted(image, labels))]
             frame = Image.fromarray(np.hstack([np.asarray(half) for half in pair]))
