@@ -850,7 +850,8 @@ loud.round(1)
 # **What to notice.** With ASPP context and skip speak about equally loudly. With FCA the context
 # drowns the skip, and the masks lose their detail. The reason is the one we met in section 2.3:
 # the strips have no normalisation, and nothing after them brings their size back. SF2 normalises
-# both streams before they meet, which fits what the table shows. At the paper's scale, with other
+# both streams before they meet, which fits what the table shows. This is evidence, not yet a proof:
+# that would be a training in which FCA's output is normalised. At the paper's scale, with other
 # widths and thousands of steps more, the balance may well be another. A *part* is good or bad only
 # together with its neighbours: that is what ablation tables cannot say in one column.
 #
@@ -861,7 +862,7 @@ record("cells_read", list(reads.values()))
 record("half_radius_cells", radius["on the feature map, px"].round(1).to_dict())
 record("attention", {"settled": round(settled, 4), "same": round(same, 4)})
 record("srm", srm)
-record("removed", removed.round(2).to_dict("index"))
+record("labels_that_change", removed["labels that change, %"].round(2).to_dict())
 dense = {"dense FCA": round(at_paper["FCA, k x k kernels"][0], 2)}
 record("parameters", totals["ours"].to_dict() | dense)
 record("dead", {"weights": dead, "left": round(left, 3)})
@@ -870,7 +871,8 @@ record("measures", {t: {k: round(v[0], 2) for k, v in r.items()} for t, r in val
 record("named_by_ground", {name: round(share, 1) for name, share in named_by_ground.items()})
 record("context_to_skip", loud["context : skip"].round(2).to_dict())
 record("empty_claimed", {name: round(share, 2) for name, share in empty.items()})
-record("effects", {q: {t: np.round(v, 2) for t, v in e.items()} for q, e in effects.items()})
+record("knob", {title: np.round(v, 1) for title, v in effects[knob].items()})
+record("cure", {title: np.round(v, 1) for title, v in effects[cure].items()})
 record("table1", {name: row["ours: mIoU"] for name, row in gains.items()})
 
 # %% [markdown]
