@@ -1,4 +1,4 @@
-"""Figures of the ablation notebook: masks by row, effects with intervals, costs, protocols."""
+"""Figures of the ablation notebook: masks by row, effects with intervals, fair gains."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def effect_plot(
                     images[row], [place + 0.28] * 2, color=INK, lw=2
                 )
             if row in paper.get(metric, {}):
-                (handles["the paper, one training"],) = axes.plot(
+                (handles["the paper"],) = axes.plot(
                     paper[metric][row], place - 0.28, "D", color=ORANGE, ms=8, mec="white"
                 )
         long = table.rename_axis("row").reset_index().melt("row", value_name="gain")
@@ -99,26 +99,6 @@ def effect_plot(
     dot = {"a training": panels[0].plot([], [], "o", color=BLUE, mec="white", ms=7)[0]}
     options: dict[str, Any] = {"loc": "outside lower center", "ncols": 5, "frameon": False}
     figure.legend([*dot.values(), *handles.values()], [*dot, *handles], fontsize=9, **options)
-    return figure
-
-
-def protocol_plot(scores: pd.DataFrame) -> ShownFigure:
-    """Two networks (columns) under several protocols (rows): each a dot, their gap a line."""
-    first, second = scores.columns
-    told = ", ".join(f"{n} {a:.1f} and {b:.1f}" for n, (a, b) in scores.iterrows())
-    figure = ShownFigure(8, 1.1 + 0.45 * len(scores), f"mIoU of {first} and {second}: {told}")
-    axes, places = figure.subplots(), np.arange(len(scores))
-    axes.hlines(places, scores[first], scores[second], color=GREY, lw=2, zorder=1)
-    for name, colour in ((first, GREY), (second, BLUE)):
-        axes.scatter(scores[name], places, s=70, color=colour, label=name, zorder=2)
-    for place, (a, b) in enumerate(scores.to_numpy()):
-        offset: dict[str, Any] = {"xytext": (10, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"{b - a:+.1f}", (max(a, b), place), color=INK, fontsize=9, **offset)
-    axes.set_yticks(places, [*scores.index])
-    axes.set(xlabel="mIoU, %", ylim=(len(scores) - 0.5, -0.5))
-    axes.margins(x=0.12)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    plain(axes)
     return figure
 
 

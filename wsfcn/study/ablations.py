@@ -20,6 +20,7 @@ from scipy import stats
 
 from .. import recipes
 from ..data import build_split, scored
+from ..data.check import layout_of
 from ..data.sample import Dataset
 from ..evaluate import evaluate, segmented
 from ..files import write_all
@@ -70,10 +71,11 @@ def rows_of(table: int, base: Recipe) -> dict[str, Recipe]:
 
 
 def photos(folder: str | Path, model: Network) -> Dataset:
-    """The validation photos with masks of a folder with labels.csv, or of a tree like VOC's."""
-    csv = (Path(folder) / "labels.csv").is_file()
-    kind: dict[str, Any] = {"kind": "folder", "labels": "csv"} if csv else {"kind": "voc"}
-    return scored(build_split(Data(root=str(folder), classes=model.classes, val=0, **kind), "val"))
+    """The validation photos with masks of a folder, in any layout that `data` reads."""
+    kind = layout_of(Path(folder))
+    labels = "csv" if kind == "folder" else "masks"
+    settings = Data(kind=kind, root=str(folder), labels=labels, classes=model.classes, val=0)
+    return scored(build_split(settings, "val"))
 
 
 def measure(
@@ -136,9 +138,11 @@ def sweep(
     for seed in seeds:
         for row, recipe in rows.items():
             recipe = recipe.change({"train.seed": seed})
-            waiting = finished and not (run_folder(recipe) / "score.json").exists()
-            if (row, seed) in there or waiting:
+            same = recipe.change({"name": base.name}) if recipe.model == base.model else recipe
+            done = [r for r in (recipe, same) if (run_folder(r) / "score.json").exists()]
+            if (row, seed) in there or (finished and not done):
                 continue
+            recipe = (done or [recipe])[0]  # the full network may be there under the base's name
             result = trained(recipe)
             val = scored(build_split(recipe.data, "val"))
             cost = {
