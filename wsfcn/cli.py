@@ -295,10 +295,8 @@ def _check_output_file(path: Path) -> None:
 
 
 def _collect(paths: Sequence[Path]) -> tuple[list[Path], int]:
-    """Photos in the order given, folders expanded, each photo once; how many paths are wrong.
-
-    Results of an earlier run that lie in a folder are no photos.
-    """
+    """Photos in the order given, folders expanded, each once; how many paths are wrong. Results
+    of an earlier run that lie in a folder are no photos."""
     from .data.images import ImageError, list_images
 
     photos: dict[Path, Path] = {}

@@ -69,13 +69,7 @@ def test_every_verdict_has_its_colour(sample):
     found[0, 0] = 8  # a cat instead of the dog
     judged = cams._judged(sample, found)
     middle = judged[24::48, 24::48].astype(int)
-    expected = dict(
-        zip(
-            cams.VERDICTS,
-            ((3, 3), (5, 3), (7, 0), (0, 0)),
-            strict=True,
-        )
-    )
+    expected = dict(zip(cams.VERDICTS, ((3, 3), (5, 3), (7, 0), (0, 0)), strict=True))
     for verdict, place in expected.items():
         colour = np.array(list(bytes.fromhex(cams.VERDICTS[verdict][1:])))
         other = [c for v, c in cams.VERDICTS.items() if v != verdict]

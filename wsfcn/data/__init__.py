@@ -16,10 +16,7 @@ KINDS: dict[str, type[Voc] | type[Coco] | type[Folder]] = {
 
 
 def build(data: Data) -> tuple[Dataset, Dataset]:
-    """The training and the validation set that the settings describe.
-
-    Raises DataError naming the file or the setting that is wrong.
-    """
+    """The training and the validation set; DataError names the file or setting that is wrong."""
     return build_split(data, "train"), build_split(data, "val")
 
 

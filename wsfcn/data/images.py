@@ -26,9 +26,8 @@ class ImageError(DataError):
 def read_image(
     path: str | Path, max_pixels: int = MAX_PIXELS, *, upright: bool = True
 ) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
-
-    upright=False: as it is stored, which is how VOC and COCO draw their masks.
+    """An image file as (H, W, 3) uint8 RGB, upright as its EXIF orientation says, or as it is
+    stored, which is how VOC and COCO draw their masks.
 
     Transparent pixels become white, 16-bit values are divided by 257, CMYK is converted without
     colour management. Of an animation the first frame is taken, with a warning. Raises ImageError
@@ -45,10 +44,8 @@ def read_image(
 
 
 def to_rgb(image: Image.Image, name: str = "image", *, upright: bool = True) -> NDArray[np.uint8]:
-    """A Pillow image as (H, W, 3) uint8 RGB, converted as by `read_image`.
-
-    Raises ImageError, which calls the image `name`, for pixels that have no meaning as colours.
-    """
+    """A Pillow image as (H, W, 3) uint8 RGB, converted as by `read_image`. Raises ImageError,
+    which calls the image `name`, for pixels that have no meaning as colours."""
     if min(image.size) < 1:
         raise ImageError(f"{name}: has no pixels ({image.width} x {image.height})")
     try:
@@ -98,9 +95,7 @@ def check_range(path: str | Path, mask: NDArray, num_classes: int) -> NDArray:
 
 def list_images(place: str | Path) -> list[Path]:
     """The image files of a folder by name (no subfolders, no hidden files), or the file given.
-
-    Raises ImageError where there is nothing of the kind.
-    """
+    Raises ImageError where there is nothing of the kind."""
     place = Path(place)
     if not place.exists():
         raise ImageError(f"{place}: no such file or folder")

@@ -23,11 +23,8 @@ _SMALLEST = 8  # px; a smaller object would be all border
 
 @dataclass(frozen=True)
 class Placed:
-    """An object of a scene. `box` is (left, top, right, bottom) in px.
-
-    `size`: longer side / side of the scene before rotation. `hidden`: share of its mask that
-    other objects cover.
-    """
+    """An object of a scene; `box`: left, top, right, bottom in px; `size`: longer side / side of
+    the scene before rotation; `hidden`: share of its mask that other objects cover."""
 
     design: Design
     box: tuple[int, int, int, int]
@@ -37,10 +34,8 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scene:
-    """A sample and how it came about: its ground and its objects, the hindmost first.
-
-    `in_place` tells that the ground was chosen for the classes, not at random.
-    """
+    """A sample, its ground and its objects, the hindmost first; `in_place`: the ground was chosen
+    for the classes, not at random."""
 
     sample: Sample
     ground: str
@@ -54,12 +49,7 @@ class SceneSet:
 
     Any 20 scenes from a multiple of 20 on show every class (Twemoji has no diningtable: any 19).
     With probability `co_occurrence` a scene has the ground of its classes, and only classes of
-    that ground; otherwise ground and classes are independent. So a class comes with its own
-    ground with probability c + (1 - c) / families, and 0 means independence.
-
-    >>> scenes = SceneSet(Scenes(size=64), count=20, seed=0, split="val")
-    >>> scenes[3].image.shape, scenes[3].labels.shape
-    ((64, 64, 3), (20,))
+    that ground; otherwise ground and classes are independent: 0 means independence.
     """
 
     classes: tuple[str, ...] = VOC_CLASSES
@@ -82,10 +72,7 @@ class SceneSet:
         return self.scene(index).sample
 
     def scene(self, index: int, moved_to: str | None = None) -> Scene:
-        """The sample together with its ground and its objects.
-
-        moved_to: a family of grounds; the very same objects on one of it instead.
-        """
+        """The sample with its ground and objects; moved_to: the same on a ground of that family."""
         if not -self.count <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}")
         index %= self.count

@@ -26,10 +26,8 @@ def augment(
     """A random crop, resized to settings.crop, perhaps mirrored, its colours changed.
 
     image (H, W, 3) uint8, mask (H, W) uint8 or None -> the same with H = W = settings.crop. The
-    crop covers a share `area` of the image with a log-uniform `aspect` (width / height); the
-    image is resized bicubically, the mask by nearest neighbour. Brightness, contrast and
-    saturation are multiplied by factors from [1 - x, 1 + x] and the hue is turned by at most
-    +-`hue` of the circle, always, in this order.
+    crop covers a share `area` with a log-uniform `aspect` (width / height). Brightness, contrast
+    and saturation are multiplied by [1 - x, 1 + x], the hue is turned by at most +-`hue`.
     """
     box = _crop(image.shape[1], image.shape[0], settings, generator)
     side = (settings.crop, settings.crop)

@@ -29,10 +29,8 @@ _CLASSES = np.frombuffer(
 
 
 def voc_palette() -> Colours:
-    """(256, 3): the colours of PASCAL VOC's masks, index 255 (ignore) included.
-
-    The bits of an index, three at a time, become the highest bits of red, green and blue.
-    """
+    """(256, 3): the colours of PASCAL VOC's masks, index 255 (ignore) included: the bits of an
+    index, three at a time, become the highest bits of red, green and blue."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     by_channel = np.pad(bits, ((0, 0), (0, 1))).reshape(256, 3, 3)
     return np.packbits(by_channel, axis=1)[:, 0]

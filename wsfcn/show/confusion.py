@@ -13,8 +13,7 @@ from .figures import ShownFigure
 def confusion_map(score: Score) -> ShownFigure:
     """Share of each true class (row) by predicted class (column), in percent.
 
-    Classes that are neither true nor predicted anywhere are left out; a row without any true
-    pixel is grey. Shares of 1 % and more are written out where there are at most 25 classes.
+    Classes that occur nowhere are left out; a row without any true pixel is grey.
     """
     counts = np.array(score.confusion, float)
     shown = np.flatnonzero(counts.sum(0) + counts.sum(1))

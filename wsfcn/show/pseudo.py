@@ -12,21 +12,7 @@ from numpy.typing import NDArray
 from ..data.sample import IGNORE
 from .colours import class_colours
 from .figures import ShownFigure
-from .panels import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    UNSURE,
-    Image8,
-    Labels,
-    key,
-    large,
-    painted,
-    plain,
-    show,
-)
+from .panels import BLUE, GREEN, ORANGE, UNSURE, Image8, Labels, key, large, painted, plain, show
 
 CLAIMS = {"nobody": (240, 240, 240), "one class": (0, 114, 178), "several": (213, 94, 0)}
 
@@ -36,8 +22,7 @@ def refinement(
 ) -> ShownFigure:
     """The scene, then a row for each channel and a column for each step.
 
-    columns: title -> (channels, h, w); masks in 0..1 are drawn as heat, truth values as blue over
-    the pale scene.
+    columns: title -> (channels, h, w): masks in 0..1, or truth values, drawn over the pale scene.
     """
     rows, count = len(names), len(columns)
     alt = f"Masks of {', '.join(names)} of one scene, step by step: {', '.join(columns)}"
@@ -89,7 +74,7 @@ def lesson(
     colours = class_colours(max(channels) + 1)[list(channels)]
     named = dict(zip(weights, colours, strict=True)) | {"not sure": UNSURE}
     key(label, named, columns=3 if len(named) < 4 else 2)
-    bars.barh([*weights], [*weights.values()], color=colours / 255, edgecolor=INK, lw=0.6)
+    bars.barh([*weights], [*weights.values()], color=colours / 255, edgecolor="0.2", lw=0.6)
     bars.invert_yaxis()
     bars.set(xlim=(0, 1), title="weight by class", box_aspect=0.8)
     plain(bars)
@@ -137,7 +122,7 @@ def trade_off(
     axes = figure.subplots()
     offset: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
     sure = exact != IGNORE
-    for (name, maps), colour, above in zip(pseudo.items(), (GREY, BLUE), (-18, 11), strict=True):
+    for (name, maps), colour, above in zip(pseudo.items(), ("0.55", BLUE), (-18, 11), strict=True):
         labelled = [labels != IGNORE for labels in maps]
         coverage = [100 * some.mean() for some in labelled]
         right = (100 * (m == exact)[s & sure] for m, s in zip(maps, labelled, strict=True))

@@ -33,9 +33,8 @@ def overlay_picture(
 ) -> Picture:
     """The photo with outlined, coloured classes, and below it a legend with names and areas.
 
-    image: (H, W, 3) uint8; labels: (H, W) uint8, 0 background, 1..K `classes`, 255 ignore (not
-    drawn). Small photos are enlarged by a whole factor to at least 320 px; text grows with the
-    picture. longest: shrink to at most this longest side in px.
+    image: (H, W, 3) uint8; labels: (H, W) uint8, 0 background, 1..K `classes`, 255 not drawn.
+    Small photos are enlarged by a whole factor to at least 320 px. longest: shrink to it, px.
     """
     if labels.shape != image.shape[:2]:
         raise ValueError(f"labels: shape {labels.shape} does not fit an image {image.shape}")

@@ -15,8 +15,7 @@ def contact_sheet(
 ) -> ShownFigure:
     """The first samples in rows: the image, below it the mask with class names.
 
-    Classes have the colours of `class_colours`, and every name stands beside its colour. What a
-    mask ignores is white. Samples without a mask show the names alone.
+    What a mask ignores is white. Samples without a mask show the names alone.
     """
     samples = [dataset[index] for index in range(min(count, len(dataset)))]
     colours = class_colours(len(dataset.classes) + 1)

@@ -14,20 +14,7 @@ from ..data.sample import IGNORE, Sample
 from ..evaluate import ConfusionMatrix, Score
 from .colours import class_colours
 from .figures import ShownFigure
-from .panels import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    SKY,
-    large,
-    painted,
-    plain,
-    present,
-    show,
-    swatches,
-)
+from .panels import BLUE, GREEN, GREY, ORANGE, SKY, large, painted, plain, present, show, swatches
 
 if TYPE_CHECKING:
     from ..recipes import Train
@@ -89,12 +76,12 @@ def pooling(
         plain(axes)
     *_, above, below = scores.values()
     left.fill_between(percent, above, below, color=SKY, alpha=0.2, lw=0, label="the penalty")
-    left.axhline(0, color=INK, lw=0.8)
+    left.axhline(0, color="0.2", lw=0.8)
     left.set(xscale="log", xlabel="size of the mask, % of the image", ylabel="score of the class")
     left.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     left.set_title("What a mask of this size earns")
     left.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 0.12))
-    right.axhline(50, color=INK, lw=0.8)
+    right.axhline(50, color="0.2", lw=0.8)
     right.set(xlabel="logit of the class at a pixel", ylabel="its share of the pixel, %")
     right.set(ylim=(0, 140), yticks=range(0, 101, 20), title="Who gets the pixel")
     right.legend(frameon=False, fontsize=9, loc="upper left")
@@ -141,7 +128,7 @@ def filmstrip(
             axes.set_xlabel(told, fontsize=8.5, labelpad=1.5)
         if 0 < during < len(epochs):
             axes = middle[during]
-            edge = Line2D([-0.04, -0.04], [-0.15, 1.2], color=INK, ls="--", lw=1.2)
+            edge = Line2D([-0.04, -0.04], [-0.15, 1.2], color="0.2", ls="--", lw=1.2)
             edge.set(transform=axes.transAxes, clip_on=False, in_layout=False)
             axes.add_line(edge)
     heads = ("scene", *(f"epoch {epoch}" for epoch in epochs), "exact mask")
@@ -198,7 +185,7 @@ def protocol_gains(ours: Mapping[str, float], paper: Mapping[str, float]) -> Sho
         values = [*table.values()]
         start, places = values[0], range(len(values))
         axes.hlines(places, start, values, color=GREY, lw=2)
-        axes.axvline(start, color=INK, lw=0.8)
+        axes.axvline(start, color="0.2", lw=0.8)
         axes.plot(values, places, "o", color=BLUE, ms=9)
         for place, value in enumerate(values):
             gain = f"  ({value - start:+.2f})" if place else ""

@@ -60,8 +60,7 @@ class CamFloor:
 def cam_floor(recipe: Recipe, *, epochs: int = 40, progress: bool = True) -> CamFloor:
     """Train the classifier on a recipe's training images and score its CAMs on its val images.
 
-    The backbone keeps its ImageNet weights; the recipe's views and training seed are used. The
-    classifier and its curves are kept in the cache.
+    The recipe's views and training seed are used; classifier and curves are kept in the cache.
     """
     facts = recipe.change({"name": "cam_floor"}).model_dump_json() + str((epochs, THRESHOLDS))
     key = hashlib.sha256(facts.encode()).hexdigest()[:16]

@@ -1,7 +1,4 @@
-"""Parameters and FLOPs of every row of Tables I and II, beside the paper's figures.
-
-Networks are built on the meta device: shapes without memory or work.
-"""
+"""Parameters and FLOPs of every row of Tables I and II, beside the paper's, without memory."""
 
 from __future__ import annotations
 
