@@ -113,11 +113,13 @@ group_table(parameter_groups(build_model(recipe), recipe.train), recipe.train)
 # themselves.)
 
 # %%
-from wsfcn.show.curves import LiveCurves
+from functools import partial
 
-live = LiveCurves(recipe.train.warmup_epochs, val_set[0])
-result = trained(recipe, on_epoch=live)
-live.finish(result.model, result.rows)
+from wsfcn.show.monitor import Monitor
+
+training, masks_so_far = partial(trained, recipe), partial(film, recipe)
+monitor = Monitor(training, masks_so_far, recipe.train, train_set.classes)
+result = monitor.run()
 network = result.model
 
 # %% [markdown]

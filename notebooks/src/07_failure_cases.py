@@ -358,8 +358,8 @@ judge(
 
 # %% [markdown]
 # **2. Repair.** Set right the pixels of one cause. `errors` is a map with 0 for a right pixel and 1
-# to 6 for the six causes. Then use it on `cases[0]` (`.prediction`, `.truth`, `.errors`): what if
-# *two* causes are repaired together?
+# to 6 for the six causes, in the order of section 2. Then use it on `cases[0]` (`.prediction`,
+# `.truth`, `.errors`): what if *two* causes are repaired together?
 
 
 # %% tags=["exercise"]
@@ -370,16 +370,19 @@ def repair(prediction, truth, errors, cause):
     # end solution
 
 
-case, first = cases[0], [*failures.CAUSES].index(cases[0].main) + 1
-given = (case.prediction, case.truth, case.errors)
+from wsfcn.data.sample import VOC_CLASSES, Sample
+
+truth = np.zeros((40, 40), np.uint8)
+truth[5:25, 5:25] = 8  # a cat
+found = np.roll(truth, 4, axis=1)  # leaks to the right
+found[30:, 30:] = 12  # and a dog that is not there
+blank = Sample("toy", np.zeros((40, 40, 3), np.uint8), np.zeros(20), truth)
+toy = failures.diagnose(blank, found, VOC_CLASSES)
+leaked = np.where(toy.of("leaked boundary"), truth, found)
 judge(
     repair,
-    ((*given, 9), case.prediction, "No pixel has the cause 9, so nothing changes."),
-    (
-        (*given, first),
-        np.where(case.of(case.main), case.truth, case.prediction),
-        "Only the pixels of this cause become those of the exact mask.",
-    ),
+    ((found, truth, toy.errors, 1), found, "No small object here, so cause 1 changes nothing."),
+    ((found, truth, toy.errors, 4), leaked, "Only pixels of that cause become the exact mask's."),
 )
 
 # %% [markdown]
@@ -424,13 +427,14 @@ def transplant(image, mask, ground):
     # end solution
 
 
-sample, white = cases[0].sample, np.full_like(cases[0].sample.image, 255)
+image = np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8)
+mask, white = np.array([[0, 0, 255, 8, 8, 255]] * 4, np.uint8), np.full_like(image, 255)
 expected = white.copy()
-expected[sample.mask > 0] = sample.image[sample.mask > 0]
+expected[:, 2:] = image[:, 2:]
 judge(
     transplant,
-    ((sample.image, sample.mask * 0, white), white, "Without an object only the ground is left."),
-    ((sample.image, sample.mask, white), expected, "Objects and rim are kept, all else is new."),
+    ((image, mask * 0, white), white, "Without an object only the ground is left."),
+    ((image, mask, white), expected, "Objects and rim are kept, all else is new."),
 )
 
 # %% [markdown]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..data.sample import Sample
-from ..predict import predict, protocol_of
 from .figures import ShownFigure
-from .panels import BLUE, GREEN, ORANGE, PURPLE, painted, plain, show
+from .panels import BLUE, GREEN, ORANGE, PURPLE, plain, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..model.network import Network
 
 Row = Mapping[str, Any]
 METRICS = ("classification_loss", "mask_loss", "gate_open", "mean_iou", "pixel_accuracy")
@@ -94,44 +90,6 @@ def curves(
     if picture is not None:
         show(every[-1], picture, caption.replace(": ", "\n"))
     return figure
-
-
-class LiveCurves:
-    """Curves that redraw themselves in a notebook's cell: `train(..., on_epoch=LiveCurves())`.
-
-    All drawings share one output; the last one stays in the saved notebook. Given a `scene`,
-    its mask by the network of the moment is drawn beside the curves. Between two drawings pass
-    at least `seconds`; `finish` draws the final state, also of a training that is read back.
-    """
-
-    def __init__(
-        self, warmup_epochs: float | None = None, scene: Sample | None = None, seconds: float = 2.0
-    ) -> None:
-        self.warmup_epochs, self.scene, self.seconds = warmup_epochs, scene, seconds
-        self._handle: Any = None
-        self._drawn = -np.inf
-
-    def __call__(self, epoch: int, model: Network, rows: Sequence[Row]) -> None:
-        """Draw the rows so far, unless that was done a moment ago."""
-        if time.monotonic() - self._drawn >= self.seconds:
-            self.finish(model, rows, f"after epoch {epoch}")
-
-    def finish(self, model: Network, rows: Sequence[Row], when: str = "at the end") -> None:
-        """Draw the last state, whenever the one before was drawn."""
-        from IPython.display import display
-
-        picture, caption = None, ""
-        if self.scene is not None:
-            quick = protocol_of(model).change({"flip": False, "scales": (1.0,)})
-            found = predict(model, [self.scene.image], quick)[0]
-            picture = painted(self.scene.image, found.labels)
-            caption = f"One scene {when}: {', '.join(found.found) or 'nothing found'}"
-        figure = curves(rows, self.warmup_epochs, picture=picture, caption=caption)
-        if self._handle is None:
-            self._handle = display(figure, display_id=True)
-        else:
-            self._handle.update(figure)
-        self._drawn = time.monotonic()
 
 
 def _describe(table: pd.DataFrame, last: float, caption: str) -> str:

@@ -66,6 +66,9 @@ class Monitor(Interactive):
         known = {"classes": [*classes], "colours": class_colours(len(classes) + 1).tolist()}
         meta = {"epochs": settings.epochs, "warmup": settings.warmup_epochs, "shape": [0, 1, 1]}
         super().__init__(meta=meta | known)
+        # ipykernel answers where a comm spoke last, here the busy cell; the frontend chose better.
+        if self.comm is not None:
+            self.comm._reply_subshell_for = lambda data, chosen: chosen
 
     def run(self) -> Any:
         """Train in this cell and return the result. Raises Stopped where the button was pressed."""

@@ -1,0 +1,86 @@
+"""Notebook 07 in its smoke profile, under papermill: records, figures, alt texts, time."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+from wsfcn.study.failures import CAUSES
+from wsfcn.study.notebooks import run_notebook
+from wsfcn.study.sources import read_notebook
+
+FIGURES = 9
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("07_failure_cases")
+    return run_notebook("07_failure_cases", {}, folder, profile="smoke", progress=False)
+
+
+@pytest.fixture(scope="module")
+def outputs(done):
+    cells = read_notebook(done.path)["cells"]
+    return [output for cell in cells for output in cell.get("outputs", ())]
+
+
+@pytest.mark.timeout(300)
+def test_every_image_has_one_main_cause(done):
+    records = done.records
+    assert [*records["main_cause"]] == [*records["gain_if_repaired"]] == [*CAUSES]
+    assert 15 <= sum(records["main_cause"].values()) <= 20  # of 20 images, the perfect ones apart
+    assert records["main_cause"]["small object"] == pytest.approx(6, abs=1)
+    assert records["gain_if_repaired"]["small object"] > 15
+    assert min(records["gain_if_repaired"].values()) >= 0
+    assert records["mean_iou"] == pytest.approx(0.40, abs=0.03)
+    assert "no flip" in records["protocol"]
+
+
+def test_the_failure_of_small_objects_goes_with_their_size(done):
+    iou = done.records["small_objects"]
+    assert iou["drawn large"] > 35 > 20 > iou["small"]
+    assert iou["small, classes given"] - iou["small"] < 5  # the class filter is innocent
+    assert iou["small, seen twice as large"] > iou["small"] + 8
+    assert iou["large, seen twice as large"] < iou["drawn large"] - 5
+
+
+def test_a_network_that_learned_the_ground_fails_on_another(done):
+    moved = done.records["moved"]
+    for context in ("ASPP", "FCA"):
+        crooked = [moved[f"{context}, own ground / {place}"] for place in ("at home", "elsewhere")]
+        honest = [moved[f"{context}, grounds mixed / {p}"] for p in ("at home", "elsewhere")]
+        assert crooked[0] - crooked[1] > 15 > honest[0] - honest[1]
+    assert done.records["missing_elsewhere"] >= 2
+
+
+def test_it_takes_its_time(done):
+    assert done.seconds < 150  # 20 s of work on two free cores; a busy machine takes longer
+
+
+def test_every_figure_is_there_and_says_what_it_shows(outputs):
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) == FIGURES
+    for output in pictures:
+        assert len(output["metadata"]["image/png"]["alt"]) > 40
+        image = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"])))
+        assert min(image.size) > 250
+        low, high = image.convert("L").getextrema()
+        assert high - low > 100  # not an empty sheet
+
+
+def test_the_wall_is_kept_with_the_notebook(done, outputs):
+    view = "application/vnd.jupyter.widget-view+json"
+    (shown,) = (o["data"][view]["model_id"] for o in outputs if view in o.get("data", {}))
+    widgets = read_notebook(done.path)["metadata"]["widgets"]
+    state = widgets["application/vnd.jupyter.widget-state+json"]["state"][shown]["state"]
+    assert len(state["meta"]["cases"]) == 20 and "render" in state["_esm"]
+
+
+def test_nothing_went_wrong(outputs):
+    assert not [o for o in outputs if o["output_type"] == "error"]
+    said = "".join(o["text"] for o in outputs if o.get("name") == "stderr")
+    for word in ("Warning", "Error", "Traceback"):
+        assert word not in said
