@@ -1,11 +1,9 @@
 """Training curves: what is drawn for which rows."""
 
-import json
-
 import numpy as np
 import pytest
 
-from wsfcn.show.curves import curves, read_metrics
+from wsfcn.show.curves import curves
 
 
 def rows(epochs: int = 4, warmup: int = 2) -> list[dict]:
@@ -68,20 +66,6 @@ def test_smoothing_keeps_a_constant():
     flat = [{"epoch": i / 100, "classification_loss": 3.0} for i in range(400)]
     left, _ = curves(flat).axes
     np.testing.assert_allclose(lines(left)["classification loss"][:, 1], 3.0)
-
-
-def test_reads_a_file_that_is_still_written(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    text = "".join(json.dumps(row) + "\n" for row in rows())
-    path.write_text(text + '{"epoch": 5, "mean')
-    assert read_metrics(path) == rows()
-    assert len(curves(path).axes) == 2
-    path.write_text(text + "nonsense\n" + text)
-    with pytest.raises(ValueError, match=r"metrics.jsonl line 45: is no JSON object"):
-        read_metrics(path)
-    path.write_text("[1]\n")
-    with pytest.raises(ValueError, match="line 1: is no JSON object"):
-        read_metrics(path)
 
 
 def with_gate() -> list[dict]:

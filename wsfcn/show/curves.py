@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,23 +20,8 @@ Row = Mapping[str, Any]
 METRICS = ("classification_loss", "mask_loss", "gate_open", "mean_iou", "pixel_accuracy")
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file. An unfinished last line (a run in progress) is left out.
-
-    Raises ValueError naming file and line for anything else that is no JSON object.
-    """
-    *lines, _ = Path(path).read_text(encoding="utf-8").split("\n")
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(dict(json.loads(line)))
-        except (TypeError, ValueError):
-            raise ValueError(f"{path} line {number}: is no JSON object") from None
-    return rows
-
-
 def curves(
-    metrics: str | Path | Iterable[Row],
+    rows: Iterable[Row],
     warmup_epochs: float | None = None,
     *,
     picture: NDArray[np.uint8] | None = None,
@@ -46,13 +29,11 @@ def curves(
 ) -> ShownFigure:
     """Losses by epoch and mIoU with pixel accuracy, the warm-up marked.
 
-    metrics: a JSON-lines file or its rows: per step {"epoch", "classification_loss",
-    "mask_loss", "gate_open"}, per evaluation {"epoch", "mean_iou", "pixel_accuracy"}.
-    warmup_epochs: the end of the warm-up; by default where the first mask loss appears. Between
-    the two stands the share of images with an open gate, where rows have it. With a `picture`,
-    (H, W, 3), that panel gives way to it, on the right.
+    rows: what a training logs; per step {"epoch", "classification_loss", "mask_loss",
+    "gate_open"}, per evaluation {"epoch", "mean_iou", "pixel_accuracy"}. warmup_epochs: the end of
+    the warm-up; by default where the first mask loss appears. The share of images with an open
+    gate stands between, where rows have it, unless a `picture` (H, W, 3) stands on the right.
     """
-    rows = read_metrics(metrics) if isinstance(metrics, str | Path) else metrics
     table = pd.DataFrame(rows, columns=["epoch", *METRICS]).astype(float).set_index("epoch")
     if warmup_epochs is None:  # an epoch of 3.0 is the end of the third
         masked = table.index[table["mask_loss"] > 0]
