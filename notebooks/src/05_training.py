@@ -1,5 +1,5 @@
 # %% [markdown]
-# # From image labels to masks: the two phases of WS-FCN's training
+# # 5 · From image labels to masks: the two phases of WS-FCN's training
 #
 # A segmentation network that is trained without a single mask: it hears only "there is a cat in
 # this picture" and has to find out which pixels are the cat. In this notebook you watch it learn.
