@@ -79,7 +79,7 @@ class EvaluateArguments:
     """Score the masks of a model on the data of its recipe."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A .safetensors file written by a training."""
+    """A trained network: a name of the package, or a .safetensors file."""
     data: Path | None = None
     """A folder of other photos with masks than those of the recipe; only classes that the model
     knows are scored, pixels of others are left out."""
@@ -108,8 +108,8 @@ class SegmentArguments:
 
     photos: Annotated[Positional[tuple[Path, ...]], arg(metavar="PHOTO...")]
     """Photos, or folders of photos."""
-    model: str = "runs/course/model.safetensors"
-    """A .safetensors file, by default the one that `make course` leaves."""
+    model: str = "lite-scenes"
+    """A trained network: a name of the package, or a .safetensors file."""
     out: Path = Path("segmented")  # Folder for the results
     size: int | None = None
     """Longest side in px at which the network works; default twice its training crop."""
