@@ -130,6 +130,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send(ARCHIVE, cut=4 * CHUNK)
         self.server.release.wait(20)
 
+    def stalls_without_ranges(self, wanted):
+        self.stalls(None)
+
     def silent(self, wanted):
         self.server.release.wait(20)
 
@@ -266,7 +269,44 @@ def test_an_answer_with_another_range_is_not_glued_on(server, sets, tmp_path):
     lines = []
     fetch("demo", tmp_path, sets=sets("other-range", "good"), say=lines.append)
     assert got(tmp_path)
-    assert any("another range" in line for line in lines)
+    assert any("other-range/archive.tar: broke off" in line for line in lines)
+
+
+@pytest.mark.parametrize("way", ["stalls-without-ranges", "login-page", "other-range", "missing"])
+def test_a_source_that_is_worse_leaves_the_part_that_others_gave(server, sets, tmp_path, way):
+    (tmp_path / "archive.tar.part").write_bytes(ARCHIVE[:500_000])
+    lines = []
+    fetch("demo", tmp_path, sets=sets(way, "good"), timeout=TIMEOUT, say=lines.append)
+    assert got(tmp_path)
+    assert server.requests[-1] == ("good", "bytes=500000-") and "note: " in lines[1]
+
+
+def test_an_interrupted_check_of_the_bytes_loses_nothing(server, sets, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pooch.core.hash_matches", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch("demo", tmp_path, sets=sets("good"), say=lambda _: None)
+    server.requests.clear()
+    fetch("demo", tmp_path, sets=sets("good"), say=lambda _: None)
+    assert got(tmp_path) and server.requests == []
+
+
+def test_a_first_download_grows_where_the_next_call_looks(server, sets, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", None)  # a process that is killed tidies nothing
+        with pytest.raises(FetchError):
+            fetch("demo", tmp_path, sets=sets("stalls"), timeout=TIMEOUT, say=lambda _: None)
+    assert (tmp_path / "archive.tar.part").stat().st_size == 4 * CHUNK
+
+
+def test_a_time_that_is_none_is_refused_before_anything_is_touched(server, sets, tmp_path):
+    (tmp_path / "archive.tar.part").write_bytes(ARCHIVE[:500_000])
+    with pytest.raises(ValueError, match="timeout: needs more than 0 seconds"):
+        fetch("demo", tmp_path, sets=sets("good"), timeout=0, say=lambda _: None)
+    assert (tmp_path / "archive.tar.part").stat().st_size == 500_000
 
 
 def test_a_whole_part_of_a_killed_process_needs_no_server(server, sets, tmp_path):

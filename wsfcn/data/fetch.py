@@ -7,6 +7,7 @@ and renamed. What is there already is left alone.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -135,6 +136,8 @@ def fetch(
     a line for each event. Raises FetchError where a source cannot be had, a disk is too small or
     an archive is unsafe; ValueError for a name that is not in `sets`.
     """
+    if not timeout > 0:
+        raise ValueError(f"timeout: needs more than 0 seconds, not {timeout:g}")
     if name not in sets:
         raise ValueError(f"no data set {name!r}; known: {', '.join(sets)}")
     folder = check_output_folder(folder)
@@ -207,6 +210,8 @@ def download(
             if archive.checksum is None:
                 digest = pooch.file_hash(path, "sha256")
                 say(f"{archive.name}: no checksum is known; received sha256 {digest}")
+            for rest in (part, _fresh(part)):
+                rest.unlink(missing_ok=True)
             return Path(path)
         reasons.append(f"{url}: {reason}")
         say(f"note: {reasons[-1]}")
@@ -223,37 +228,50 @@ class _Resuming:
         self.size, self.part, self.timeout = size, part, timeout
 
     def __call__(self, url: str, output_file: str, pooch: object, check_only: bool = False) -> None:
+        if self.size and _size(self.part) > self.size:
+            self.part.unlink()
         if not self.size or _size(self.part) != self.size:
             self._load(url)
-        os.replace(self.part, output_file)
+        os.unlink(output_file)
+        try:  # pooch removes its file when it is interrupted, and ours stays
+            os.link(self.part, output_file)
+        except OSError:  # a disk without links
+            os.replace(self.part, output_file)
 
-    def _load(self, url: str) -> None:
+    def _load(self, url: str, resume: bool = True) -> None:
         import requests
         from tqdm import tqdm
 
-        start = _size(self.part)
+        start = _size(self.part) if resume else 0
         headers = {"Accept-Encoding": "identity"}  # or a server may compress what is compressed
         if start:
             headers["Range"] = f"bytes={start}-"
         with requests.get(url, headers=headers, stream=True, timeout=self.timeout) as answer:
-            if start and answer.status_code == 416:  # the part is longer than the file
-                self.part.unlink()
-                return self._load(url)
+            told = answer.headers.get("Content-Range", "")
+            other = answer.status_code == 206 and not told.startswith(f"bytes {start}-")
+            if start and (other or answer.status_code == 416):  # 416: it has no more than the part
+                return self._load(url, resume=False)
             answer.raise_for_status()
             if answer.status_code != 206:
                 start = 0
-            elif not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                raise ValueError("answers with another range than was asked for")
             length = answer.headers.get("Content-Length", "")
             total = start + int(length) if length.isdigit() else self.size
             if self.size and total != self.size:
-                raise ValueError(f"offers {total} bytes where the file has {self.size}")
+                raise requests.RequestException(
+                    f"offers {total} bytes where the file has {self.size}"
+                )
             bar = tqdm(initial=start, total=total or None, unit="B", unit_scale=True, disable=None)
             broken = suppress(requests.exceptions.ChunkedEncodingError)  # told by the size below
-            with bar, self.part.open("ab" if start else "wb") as file, broken:
-                for chunk in answer.iter_content(CHUNK):
-                    file.write(chunk)
-                    bar.update(len(chunk))
+            grown = self.part if start or not _size(self.part) else _fresh(self.part)
+            try:
+                with bar, grown.open("ab" if start else "wb") as file, broken:
+                    for chunk in answer.iter_content(CHUNK):
+                        file.write(chunk)
+                        bar.update(len(chunk))
+            finally:  # what other sources gave is kept until there is more
+                enough = min((total or math.inf) - 1, _size(self.part))
+                if grown != self.part and _size(grown) > enough:
+                    os.replace(grown, self.part)
         if total and _size(self.part) != total:
             raise requests.ConnectionError(f"broke off after {_size(self.part)} of {total} bytes")
 
@@ -282,7 +300,7 @@ def _reason(error: Exception, timeout: float) -> str:
         return f"answers {response.status_code} {response.reason}"
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
         return f"no data for {timeout:g} s"
-    if "broke off" in str(error):
+    if re.match("broke off|offers", str(error)):
         return str(error)
     return f"cannot be reached ({type(error).__name__})"
 
@@ -297,6 +315,10 @@ def _wrong_bytes(message: str) -> str:
 
 def _filled(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
+
+
+def _fresh(part: Path) -> Path:
+    return part.with_name(f"{part.name}.new")
 
 
 def _size(path: Path) -> int:
