@@ -1,7 +1,9 @@
 """Masks as files, folders of predictions, the VOC server's tar, comparisons of scores."""
 
 import json
+import struct
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -70,6 +72,46 @@ def test_masks_without_truth_are_written_alike(saved, toy_network, tmp_path):
         assert (tmp_path / "b" / name).read_bytes() == (saved[1] / name).read_bytes()
 
 
+def test_masks_of_another_protocol_are_not_mixed_in(saved, toy_network):
+    _, folder = saved
+    before = (folder / "photo-0.png").read_bytes()
+    with pytest.raises(ValueError, match=r"masks: has masks made otherwise \(flip: False and True"):
+        evaluate(toy_network(2.0), Stripes(), Protocol(), save=folder, limit=2, progress=False)
+    assert (folder / "photo-0.png").read_bytes() == before
+    evaluate(toy_network(), Stripes(), PLAIN, save=folder, progress=False)
+
+
+def test_masks_of_a_run_that_broke_say_their_protocol(toy_network, tmp_path):
+    class Broken(Stripes):
+        def __getitem__(self, index: int) -> Sample:
+            if index == 4:
+                raise OSError("broken")
+            return super().__getitem__(index)
+
+    with pytest.raises(OSError, match="broken"):
+        evaluate(
+            toy_network(), Broken(), PLAIN, batch_size=1, save=tmp_path / "masks", progress=False
+        )
+    with pytest.raises(MissingPredictionsError, match="1 of 5"):
+        evaluate_folder(tmp_path / "masks", Stripes(), progress=False)
+
+
+def test_a_grey_file_of_four_bits_is_refused(saved):
+    path = saved[1] / "photo-2.png"
+    header = struct.pack(">IIBBBBB", 60, 40, 4, 0, 0, 0, 0)
+    chunks = (
+        (b"IHDR", header),
+        (b"IDAT", zlib.compress((b"\0" + b"\x13" * 30) * 40)),
+        (b"IEND", b""),
+    )
+    parts = (
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(ValueError, match=r"photo-2.png: .*needs an 8-bit PNG"):
+        evaluate_folder(saved[1], Stripes(), progress=False)  # Pillow makes 17 and 51 of 1 and 3
+
+
 def test_missing_predictions_are_an_error_that_names_them(saved):
     _, folder = saved
     (folder / "photo-1.png").unlink()
@@ -87,13 +129,13 @@ def test_files_that_do_not_fit_are_named(saved, tmp_path):
     for content, words in (
         (np.zeros((9, 9), np.uint8), r"photo-2: shapes differ"),
         (np.full((40, 60), 4, np.uint8), r"photo-2: prediction: label 4 is not one of 0..3"),
-        (np.zeros((40, 60, 3), np.uint8), r"photo-2.png: needs class indices .* has RGB"),
+        (np.zeros((40, 60, 3), np.uint8), r"photo-2.png: has pixels of kind RGB; a mask needs"),
     ):
         Image.fromarray(content).save(folder / "photo-2.png")
         with pytest.raises(ValueError, match=words):
             evaluate_folder(folder, Stripes(), progress=False)
     (folder / "photo-2.png").write_bytes(good[: len(good) // 2])
-    with pytest.raises(ValueError, match=r"photo-2.png: is no PNG that can be read"):
+    with pytest.raises(ValueError, match=r"photo-2.png: the image is truncated or damaged"):
         evaluate_folder(folder, Stripes(), progress=False)
     (folder / "photo-2.png").write_bytes(good)
     (folder / "protocol.json").write_text("[]")

@@ -61,7 +61,7 @@ def evaluate(
     size = working_size(model, size)
     tally = Tally(len(model.classes) + 1)
     start = time.perf_counter()
-    for sample, found in segmented(
+    found_of = segmented(
         model,
         dataset,
         protocol,
@@ -71,9 +71,8 @@ def evaluate(
         progress=progress,
         processes=processes,
         masks=True,
-    ):
-        if save is not None:
-            write_mask(save, sample.id, found.labels)
+    )
+    for sample, found in found_of if save is None else _saving(found_of, save, protocol):
         _count(tally, sample, found.labels)
     if dist.is_available() and dist.is_initialized():
         device = next(model.parameters()).device
@@ -81,8 +80,6 @@ def evaluate(
             counts = torch.from_numpy(array).to(device)
             dist.all_reduce(counts)
             array[:] = counts.cpu().numpy()
-    if save is not None:
-        write_protocol(save, protocol)
     return _score(tally, model.classes, count, protocol, size, time.perf_counter() - start)
 
 
@@ -147,9 +144,18 @@ def write_masks(
     options: as `segmented`. The files are those of `evaluate(save=...)`.
     """
     protocol = _of_split(protocol or protocol_of(model), dataset)
-    for sample, found in segmented(model, dataset, protocol, **options):
+    deque(_saving(segmented(model, dataset, protocol, **options), folder, protocol), maxlen=0)
+
+
+def _saving(
+    pairs: Iterable[tuple[Sample, Segmentation]], folder: str | Path, protocol: Protocol
+) -> Iterator[tuple[Sample, Segmentation]]:
+    """Each pair, its mask written; the protocol goes first, lest a break leave masks without."""
+    for number, (sample, found) in enumerate(pairs):
+        if number == 0:
+            write_protocol(folder, protocol)
         write_mask(folder, sample.id, found.labels)
-    write_protocol(folder, protocol)
+        yield sample, found
 
 
 def evaluate_folder(

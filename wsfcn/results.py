@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
+from .data import images
 from .data.sample import Dataset
 from .files import check_output_folder, write_all
 from .protocols import Protocol
@@ -54,16 +54,7 @@ def write_mask(folder: str | Path, name: str, labels: NDArray[np.uint8]) -> Path
 
 def read_mask(folder: str | Path, name: str) -> NDArray[np.uint8]:
     """The class indices of such a file; ValueError naming it where it holds none."""
-    path = mask_path(folder, name)
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("P", "L"):
-                raise ValueError(f"{path}: needs class indices (mode P or L), has {picture.mode}")
-            return np.array(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path}: is no PNG that can be read ({error})") from None
+    return images.read_mask(mask_path(folder, name))
 
 
 def check_complete(folder: str | Path, names: Sequence[str]) -> None:
@@ -76,7 +67,14 @@ def check_complete(folder: str | Path, names: Sequence[str]) -> None:
 
 
 def write_protocol(folder: str | Path, protocol: Protocol) -> None:
-    """`<folder>/protocol.json`: how the masks beside it were made."""
+    """`<folder>/protocol.json`: how the masks beside it were made.
+
+    ValueError where the folder has masks of another protocol, which would pass for these.
+    """
+    if Path(folder, PROTOCOL).exists() and (other := read_protocol(folder).differences(protocol)):
+        raise ValueError(
+            f"{folder}: has masks made otherwise ({'; '.join(other)}); name another folder"
+        )
     text = json.dumps(protocol.model_dump(mode="json"), indent=1) + "\n"
     write_all(folder, {PROTOCOL: text.encode()})
 
