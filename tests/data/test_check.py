@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,39 @@ def test_a_mask_without_an_object(tree, make):
 def test_an_empty_split(tree):
     (tree / "ImageSets/Segmentation/val.txt").write_text("\n")
     one(tree, "split not readable", "val", "val.txt", "names no photo")
+
+
+def test_a_name_that_comes_twice_is_told_and_the_rest_is_checked(tree, make):
+    make.lines(tree / "ImageSets/Segmentation/val.txt", "d", "e", "d", "f", "e")
+    (tree / "JPEGImages/f.jpg").unlink()
+    assert [(kind, message.split("/")[-1]) for kind, _, message in found(tree)] == [
+        ("named twice", "val.txt: names d twice"),
+        ("named twice", "val.txt: names e twice"),
+        ("photo not readable", "f.jpg: no such file"),
+    ]
+    assert check(tree).splits[1] == ("val", 3, 3)
+
+
+def test_a_photo_in_two_lines_of_labels_csv(folder, make):
+    for number in range(4):
+        texture(number).save(folder / f"photo {number}.jpg")
+    (folder / "images").mkdir()
+    texture(4).save(folder / "images/a.jpg")
+    rows = ["photo 0.jpg,ant,train", "photo 1.jpg,ant,val", "photo 0.jpg,ant,val"]
+    make.lines(folder / "labels.csv", "file,class,split", *rows, "gone.jpg,ant,val")
+    kinds = [(p.kind, p.where, p.message.split("/")[-1]) for p in check(folder).problems]
+    assert kinds == [
+        ("named twice", "train", "labels.csv line 4: photo 0.jpg already has labels further up"),
+        ("photo not readable", "val", "gone.jpg: no such file"),
+    ]
+    rows = ["a.jpg,ant,train", "photo 1.jpg,ant,val", "images/a.jpg,ant,val"]
+    make.lines(folder / "labels.csv", "file,class,split", *rows)
+    one(folder, "in two splits", "train, val", "images/a")
+
+
+def test_a_wrong_distance_is_refused_first(tmp_path):
+    with pytest.raises(ValueError, match="near: must be between 0 and 31, not 40"):
+        check(tmp_path / "none", near=40)
 
 
 def test_all_faults_are_listed_not_the_first(tree):
@@ -285,6 +319,17 @@ def test_problems_give_exit_code_1_and_a_page(tree, tmp_path, make, capsys):
     assert all(text.startswith("data:image/") for text in re.findall(r'src="([^"]+)', html))
     for word in ("mask missing: 1", "labels against mask: 1", "duplicate: 1", "not readable: 1"):
         assert f"<h2>{word}</h2>" in html or f"{word}</h2>" in html
+
+
+def test_the_page_shows_problems_of_masks_too_large_to_open(tree, tmp_path):
+    path = tree / "SegmentationClass/a.png"
+    body = bytearray(path.read_bytes())
+    body[16:24] = (40_000).to_bytes(4) * 2
+    body[29:33] = zlib.crc32(body[12:29]).to_bytes(4)
+    path.write_bytes(body)
+    report = check(tree)
+    assert "too many pixels" in report.problems[0].message
+    assert "no picture" in findings.save_page(report, tmp_path / "page.html").read_text()
 
 
 def test_the_page_shows_a_limited_number(tree, tmp_path, monkeypatch):

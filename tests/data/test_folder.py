@@ -115,6 +115,7 @@ def test_subfolders_accents_and_turned_photos(folder, make):
         ("photo 1.jpg,", ["line 1", "no class"]),
         ("photo 1.jpg,ant,train", ["line 1", "3 column(s)"]),
         ("file,class,split\nphoto 1.jpg,ant", ["line 2", "2 column(s)", "split"]),
+        ("file,class,split\nphoto 1.jpg,ant,train\nphoto 2.jpg,ant,", ["line 3", "no split"]),
         ("", ["holds no labels"]),
     ],
 )

@@ -95,6 +95,8 @@ def check(root: str | Path, kind: Kind | None = None, *, near: int = NEAR) -> Re
     near-duplicates may differ. Raises DataError where nothing can be checked: no such folder, a
     layout that is not known, no split with a photo.
     """
+    if not 0 <= near < 32:
+        raise ValueError(f"near: must be between 0 and 31, not {near}")
     root = Path(root).expanduser()
     kind = kind or layout_of(root)
     problems: list[Problem] = []
@@ -154,7 +156,8 @@ def _splits(root: Path, kind: str) -> list[str]:
         return [year.removesuffix("2014") for year in years] or ["train", "val"]
     if kind == "folder":
         try:
-            told = {row.split for row in read_rows(root / "labels.csv") if row.split}
+            rows = read_rows(root / "labels.csv", lambda _: None)
+            told = {row.split for row in rows if row.split}
         except LabelError:
             told = set()  # opening a split says what is wrong
         return sorted(told) or ["train", "val"]
@@ -172,26 +175,31 @@ def _voc_home(root: Path) -> Path:
 
 
 class _Lenient:
-    """Collects what a reader would raise about single lines of labels.csv."""
+    """Collects what a reader would raise about single lines of lists and of labels.csv."""
 
     problems: list[Problem]
     split: str
+
+    def _tell(self, kind: str, message: str) -> None:
+        if all(message != problem.message for problem in self.problems):  # told by other splits
+            self.problems.append(Problem(kind, self.split, message))
+
+    def _twice(self, message: str) -> None:
+        self._tell("named twice", message)
 
     def _find(self, name: str, where: str) -> Path:
         try:
             return super()._find(name, where)  # type: ignore[misc]
         except LabelError as error:
             if "is no file name" in str(error):
-                self.problems.append(Problem("name outside the folder", self.split, str(error)))
+                self._tell("name outside the folder", str(error))
             return self.home / Path(name).name  # type: ignore[attr-defined]  # told when it is read
 
     def _read_csv(self: Any, path: Path) -> None:
         self._sources.append(path)
-        for row in read_rows(path):
+        for row in read_rows(path, self._twice):
             for name in set(row.classes) - set(self.known):
-                message = f"{row.where}: {name!r}"
-                if all(message != problem.message for problem in self.problems):  # by other splits
-                    self.problems.append(Problem("unknown class", self.split, message))
+                self._tell("unknown class", f"{row.where}: {name!r}")
             self._rows[name_of(row.file)] = row
 
 
@@ -322,14 +330,14 @@ def _scores(split: str) -> bool:
 
 
 def _in_two_splits(sets: dict[str, Photos]) -> list[Problem]:
-    """Photos of a training list that are also in a list that scores."""
+    """Photos of a training list that are also in a list that scores, by name or by file."""
     problems = []
+    files = {split: [*map(data.image_path, range(len(data)))] for split, data in sets.items()}
     for train in filter(_trains, sets):
         for val in filter(_scores, sets):
-            both = set(sets[train].names) & set(sets[val].names)
-            for index, name in enumerate(sets[val].names):
-                if name in both:
-                    path = sets[val].image_path(index)
+            names, paths = set(sets[train].names), set(files[train])
+            for name, path in zip(sets[val].names, files[val], strict=True):
+                if name in names or path in paths:
                     where = f"{train}, {val}"
                     problems.append(Problem("in two splits", where, name, ((name, path),)))
     return problems

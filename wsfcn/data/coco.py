@@ -55,7 +55,7 @@ class Coco(Photos):
         known: tuple[str, ...] = COCO_CLASSES
         path = self.home / "annotations" / f"instances_{year}.json"
         origin = self.home / f"{split}14_new.txt"
-        names = read_lines(origin) if origin.is_file() else None
+        names = read_lines(origin, self._twice) if origin.is_file() else None
         if names is None or self._masks is None:
             self._entries, known = read_instances(path)
             if names is None:

@@ -32,8 +32,6 @@ def near_pairs(
     The nearest come first; hashes without any are left out, and so are those of plain areas
     (nearly all bits alike), which say nothing. 80,000 against 40,000 take seconds.
     """
-    if not 0 <= near < 32:
-        raise ValueError(f"near: must be between 0 and 31, not {near}")
     for index, value in enumerate(score):
         if near < int(value).bit_count() < 64 - near:
             bits = np.bitwise_count(train ^ value)

@@ -41,8 +41,11 @@ class Folder(Photos):
             raise DataError(
                 f"{table}: missing; write a line 'file, class' for each of {count} photos"
             )
-        rows = read_rows(table)
+        rows = read_rows(table, self._twice)
         told = {row.split for row in rows if row.split}
+        bare = next((row for row in rows if told and not row.split), None)
+        if bare is not None:
+            raise LabelError(f"{bare.where}: no split is given for {bare.file}")
         parts = [row.split if told else split_of(row.file) for row in rows]
         chosen = [row for row, part in zip(rows, parts, strict=True) if split in (part, "all")]
         if not chosen:

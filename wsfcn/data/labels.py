@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +24,18 @@ class Row(NamedTuple):
     split: str = ""
 
 
-def read_rows(path: str | Path) -> list[Row]:
+def refuse(message: str) -> None:
+    """What readers do about a name that comes twice; a check notes it and goes on instead."""
+    raise LabelError(message)
+
+
+def read_rows(path: str | Path, twice: Callable[[str], None] = refuse) -> list[Row]:
     """The labels as they are written; whether the images exist is not looked at.
 
     A first line that starts with "file" or "image" is a header; it may name a third column,
     "split". Lines that are empty or start with # are skipped. Raises LabelError for a line with
-    another number of columns, without a class, or with a file named before.
+    another number of columns, without a class, or with a file named before (unless `twice` lets
+    the line pass, which is then left out).
     """
     rows: list[Row] = []
     named: set[str] = set()
@@ -40,7 +46,8 @@ def read_rows(path: str | Path) -> list[Row]:
         if len(cells) != 2 + has_split:
             raise LabelError(f"{where}: needs '{right}', found {len(cells)} column(s)")
         if cells[0] in named:
-            raise LabelError(f"{where}: {cells[0]} already has labels further up")
+            twice(f"{where}: {cells[0]} already has labels further up")
+            continue
         named.add(cells[0])
         names = tuple(name.strip() for name in cells[1].split(";") if name.strip())
         if not names:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .images import SUFFIXES, read_image, read_mask
-from .labels import LabelError, Row, check_known, read_rows
+from .labels import LabelError, Row, check_known, read_rows, refuse
 from .sample import IGNORE, DataError, Sample
 
 Labels = Literal["masks", "xml", "csv"]
@@ -33,6 +33,7 @@ class Photos(ABC):
 
     upright = False  # whether photos are turned as their EXIF data say
     home: Path  # where labels.csv lies
+    _twice: Callable[[str], None] = staticmethod(refuse)
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class Photos(ABC):
     ) -> None:
         if not names:
             raise DataError(f"{origin}: names no photo")
-        check_once(origin, names)
+        names = check_once(origin, names, self._twice)
         if len(known) >= IGNORE:
             raise DataError(f"{origin}: {len(known)} classes; masks can count {IGNORE - 1}")
         check_once("data.classes", classes)
@@ -148,7 +149,7 @@ class Photos(ABC):
     def _read_csv(self, path: Path) -> None:
         """Take the image labels of a file whose first column has names with or without ending."""
         self._sources.append(path)
-        for row in read_rows(path):
+        for row in read_rows(path, self._twice):
             check_known(row.where, row.classes, self.known)
             self._rows[name_of(row.file)] = row
 
@@ -159,7 +160,7 @@ class Photos(ABC):
         raise DataError(f"data.labels: {type(self).__name__.lower()} has no labels in XML")
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lines(path: Path, twice: Callable[[str], None] = refuse) -> list[str]:
     """The lines of a list that say something. DataError for a file with one twice or unreadable."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -168,8 +169,7 @@ def read_lines(path: Path) -> list[str]:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    check_once(path, lines)
-    return lines
+    return check_once(path, lines, twice)
 
 
 def name_of(file: str) -> str:
@@ -178,11 +178,15 @@ def name_of(file: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else file
 
 
-def check_once(origin: object, names: Sequence[str]) -> None:
-    """DataError naming the origin and the first name that comes twice."""
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{origin}: names {twice[0]} twice")
+def check_once(
+    origin: object, names: Sequence[str], twice: Callable[[str], None] = refuse
+) -> list[str]:
+    """Each name once; `twice` is told the origin and each name that comes twice."""
+    counts = Counter(names)
+    for name, count in counts.items():
+        if count > 1:
+            twice(f"{origin}: names {name} twice")
+    return [*counts]
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ class Voc(Photos):
                 f"{self.home}: no list of split {split!r} in ImageSets; "
                 f"there {'is' if len(known) == 1 else 'are'} {', '.join(known) or 'none'}"
             )
-        lines = read_lines(path)
+        lines = read_lines(path, self._twice)
         if lines and "/" in lines[0]:
             return path, self._published(path, lines)
         return path, {name: self._pair(name) for name in lines}
@@ -115,7 +115,7 @@ class Voc(Photos):
             if len(masks) > 1:
                 raise DataError(f"{path} line {number}: needs 'image mask', found {line!r}")
             if image.stem in pairs:
-                raise DataError(f"{path} line {number}: names {image.stem} twice")
+                self._twice(f"{path} line {number}: names {image.stem} twice")
             pairs[image.stem] = (image, masks[0] if masks else None)
         return pairs
 
@@ -130,7 +130,7 @@ class Voc(Photos):
         if not found and (folder := self.home / "SegmentationClassAug").is_dir():
             found = {mask.stem: (self._pair(mask.stem)[0], mask) for mask in folder.glob("*.png")}
         if listed is not None:
-            names = read_lines(listed)
+            names = read_lines(listed, self._twice)
         elif found:
             left_out = set(self._listed("val")[1])
             names = sorted((found.keys() | self._listed("train")[1].keys()) - left_out)
@@ -152,7 +152,7 @@ class Voc(Photos):
         suffix = ".png" if masks.name == "cls_png" else ".mat"
         lists = [home / "train.txt", home / "val.txt"]
         if _first(lists):
-            names = [name for file in lists for name in read_lines(file)]
+            names = [name for file in lists for name in read_lines(file, self._twice)]
         else:
             names = [file.stem for file in masks.glob(f"*{suffix}")]
         images = _first([home / "img"]) or self.home / "JPEGImages"

@@ -84,7 +84,7 @@ def _problem(problem: Problem, root: Path) -> str:
 def _figure(caption: str, file: Path) -> str:
     try:
         picture = _picture(file)
-    except (ImageError, OSError, ValueError):
+    except (ImageError, OSError, ValueError, Image.DecompressionBombError):
         return f"<figure><div class=none>no picture</div><figcaption>{escape(caption)}</figure>"
     picture.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
