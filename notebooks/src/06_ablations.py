@@ -139,7 +139,8 @@ saved = study.read(path)["runs"] if path.is_file() and not own else []
 runs = saved or live
 per_row = study.frame(runs).groupby("row", sort=False)["seed"].nunique()
 lowest, *_, highest = per_row.index  # the baseline, and the row with most parts
-command = "python -m wsfcn.study.ablations --table 1 --seeds 0 1 2 --out docs/scores/table1.json"
+seeds = " ".join(map(str, sorted({run["seed"] for run in saved} or {0, 1, 2})))
+command = f"python -m wsfcn.study.ablations --seeds {seeds} --out docs/scores/{path.name}"
 if saved:
     some = " to ".join(dict.fromkeys(map(str, (per_row.min(), per_row.max()))))
     said = f"trainings of each row: {some}; scored on"
@@ -490,6 +491,7 @@ record("gain_over_images", {r: np.round(ends, 3) for r, ends in over_images.item
 record("paired_width", [round(float(np.ptp(e)), 3) for e in ends.values()])
 record("table3", {name: round(value, 3) for name, value in looks.items()})
 record("by_protocol", scores.round(3).to_dict())
+record("processor_seconds", round(time.process_time(), 1))
 record("labels_given", {row: np.round(pair, 3) for row, pair in tables["here"].items()})
 
 # %% [markdown]
