@@ -32,14 +32,12 @@ class Entry(NamedTuple):
 
 
 class Coco(Photos):
-    """The photos of a split that have annotated objects, by their 12-digit ids.
+    """The photos of a split that have annotated objects, by their 12-digit ids; see docs/data.md.
 
-    root: the folder with images/train2014 or train2014, or the one above its coco/. split:
-    "train" and "val" mean those of 2014; "train2017" works too. Photos and their order come from
-    a list `train14_new.txt` where there is one, else from annotations/instances_train2014.json.
-    Masks are coco_seg_anno/<id>.png where that folder is, else drawn from the annotations: crowds
-    first, then objects by area, so that small ones lie on large ones. Classes are in the order of
-    their category ids. Image labels from "masks" without PNG files are the annotated categories.
+    root: the folder with images/train2014 or train2014, or the one above its coco/. split: "train"
+    and "val" are those of 2014; "train2017" works too. Photos come from a list `train14_new.txt`
+    where there is one, else from the annotations. Masks are coco_seg_anno/<id>.png where that
+    folder is, else drawn from the annotations. Classes are in the order of their category ids.
     options: labels, classes and limit of `Photos`.
     """
 

@@ -16,16 +16,13 @@ VAL_SHARE = 0.2
 
 
 class Folder(Photos):
-    """The photos of a split of a folder.
+    """The photos of a split of a folder; see docs/data.md.
 
-    labels.csv has a line 'file, class; class' for each photo, its file named from the folder (or
-    from its subfolder images). With a header 'file, class, split' a third column tells the splits;
-    without one every photo is in "train" or, one in five, in "val", by a hash of its name alone, so
-    that photos added later move none. "all" is every photo. Classes are those of the
-    file, sorted; a file classes.txt, one a line, gives another order. Masks, where there are any,
-    are masks/<name>.png and count classes in that order from 1. Photos are turned upright as their
-    EXIF data say, and masks have to be upright. options: labels ("csv"), classes and limit of
-    `Photos`.
+    labels.csv has a line 'file, class; class' for each photo; a third column, where the header
+    names it, tells the splits. Without one, a photo is in "train" or, one in five, in "val" by a
+    hash of its name alone, so that photos added later move none. "all" is every photo. Classes are
+    sorted, or as in classes.txt; masks/<name>.png count them from 1. Photos are turned upright.
+    options: labels ("csv"), classes and limit of `Photos`.
     """
 
     upright = True

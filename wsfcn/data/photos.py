@@ -25,10 +25,8 @@ class Photos(ABC):
 
     origin: the list that names the photos, for messages. known: the classes that masks count,
     from 1. labels: where image labels come from. classes: a choice of the known ones in any
-    order; pixels of the others become 255 and photos of others alone keep labels of zeros. limit:
-    at most so many photos, spread evenly over the list; 0: all.
-
-    Raises DataError for an empty list, a name that comes twice, a class that is not known.
+    order; pixels of the others become 255. limit: at most so many photos, spread evenly over the
+    list; 0: all. Raises DataError for an empty list, a name twice, a class that is not known.
     """
 
     upright = False  # whether photos are turned as their EXIF data say

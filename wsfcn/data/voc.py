@@ -29,19 +29,14 @@ Pairs = dict[str, tuple[Path, Path | None]]
 
 
 class Voc(Photos):
-    """The photos of a split.
+    """The photos of a split; see docs/data.md for the layouts.
 
-    root: the folder with JPEGImages, or one above it (VOCdevkit, or the published data root with
-    `voc/VOCdevkit/VOC2012` and `sbd/benchmark_RELEASE/dataset`). split: a list of
-    ImageSets/Segmentation or ImageSets, a published list beside the data, or a .txt file; photos
-    of "test" have no masks and no labels. "train_aug" is SBD's train and val and VOC's train
-    without VOC's val (10,582 photos) with the masks of SBD where it has the photo; without SBD it
-    is SegmentationClassAug less VOC's val, or what a list trainaug.txt names. options: labels,
-    classes and limit of `Photos`.
-
-    A file classes.txt names other classes than VOC's. With labels from XML (every object counts,
-    difficult ones too) or labels.csv, masks may be missing. Photos keep the orientation they are
-    stored in, as their masks do.
+    root: the folder with JPEGImages, or one above it. split: a list of ImageSets, a published list
+    beside the data, a .txt file, "test" (no masks, no labels), or "train_aug": the train and val of
+    SBD and VOC's train without VOC's val, with the masks of SBD where it has the photo; without
+    SBD what SegmentationClassAug or trainaug.txt has. A file classes.txt names other classes. With
+    labels from XML or labels.csv masks may be missing. Photos keep the orientation they are stored
+    in, as their masks do. options: labels, classes and limit of `Photos`.
     """
 
     def __init__(self, root: str | Path, split: str = "train", **options: Any) -> None:
