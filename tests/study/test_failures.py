@@ -9,7 +9,7 @@ from wsfcn.data.sample import IGNORE, VOC_CLASSES, Sample
 from wsfcn.settings import SettingsError
 from wsfcn.study.failures import (
     CAUSES,
-    Elsewhere,
+    Drawn,
     count_causes,
     diagnose,
     mean_iou,
@@ -110,9 +110,10 @@ def test_mining_sorts_scenes_and_knows_their_ground(lite):
 def test_elsewhere_the_same_objects_are_on_a_ground_of_no_class_of_theirs():
     change = {"scenes.co_occurrence": 1.0, "scenes.size": 64, "val": 8}
     scenes = data.build_split(recipes.lite_scenes().data.change(change), "val")
-    moved = Elsewhere(scenes.settings, len(scenes), scenes.seed, scenes.split)
-    for index in range(len(moved)):
-        here, there = scenes.scene(index), moved.scene(index)
+    moved = Drawn.of(scenes, elsewhere=True)
+    assert len(Drawn.of(scenes, limit=3)) == 3
+    for index, there in enumerate(moved.scenes):
+        here = scenes.scene(index)
         homes = {FAMILY_OF[placed.design.class_name] for placed in here.objects}
         assert homes == {here.family} and there.family not in homes
         assert here.objects == there.objects

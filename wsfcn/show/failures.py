@@ -83,7 +83,7 @@ def strip(columns: Mapping[str, Sequence[Case | Image8]]) -> ShownFigure:
                 show(row, large(one))
             else:
                 show(row, painted(one.sample.image, one.prediction))
-                row.set_xlabel(f"{_names(one, one.prediction)}: mIoU {100 * one.iou:.0f} %")
+                row.set_xlabel(f"{_names(one, one.prediction)}: {100 * one.iou:.0f} %", fontsize=9)
                 told.append(f"{' '.join(title.split())} {100 * one.iou:.0f} %")
         axes[0].set_title(title, fontsize=11)
     figure.alt = f"Scenes and predictions in {len(columns)} columns. mIoU: {', '.join(told)}"

@@ -121,8 +121,8 @@ class Case:
             return f"{part:.0f} % of the {name} is found; it covers {area:.1f} % of the image"
         if cause == "false class":
             return f"there is no {name}, yet it has {share:.1f} % of the image"
-        ground = f" of the ground ({self.place})" if self.place else ""
-        return f"{name} takes {share:.1f} % of the image{ground} beyond its outline"
+        ground = f" (ground: {self.place})" if self.place else ""
+        return f"{name} takes {share:.1f} % of the image beyond its outline{ground}"
 
 
 def diagnose(sample: Sample, prediction: Labels, classes: Sequence[str], place: str = "") -> Case:
@@ -161,14 +161,28 @@ def _width(truth: Labels) -> int:
     return max(1, round(BOUNDARY * float(np.hypot(*truth.shape))))
 
 
-class Elsewhere(SceneSet):
-    """The very same objects, each scene on a ground that belongs to none of its classes."""
+@dataclass
+class Drawn:
+    """Scenes that are drawn once, for several networks or protocols."""
 
-    def scene(self, index: int, moved_to: str | None = None) -> Scene:
-        """As that of a SceneSet."""
-        names = {placed.design.class_name for placed in super().scene(index).objects}
-        others = sorted(set(grounds(self.split)) - {FAMILY_OF[name] for name in names})
-        return super().scene(index, moved_to or others[index % len(others)])
+    scenes: tuple[Scene, ...]
+    classes: tuple[str, ...] = SceneSet.classes
+
+    @classmethod
+    def of(cls, scenes: SceneSet, *, elsewhere: bool = False, limit: int | None = None) -> Drawn:
+        """elsewhere: the very same objects, each scene on a ground of none of its classes."""
+        drawn = [scenes.scene(i) for i in range(min(limit or len(scenes), len(scenes)))]
+        for i, scene in enumerate(drawn if elsewhere else ()):
+            homes = {FAMILY_OF[placed.design.class_name] for placed in scene.objects}
+            others = sorted(set(grounds(scenes.split)) - homes)
+            drawn[i] = scenes.scene(i, moved_to=others[i % len(others)])
+        return cls(tuple(drawn))
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.scenes[index].sample
 
 
 def mine(
@@ -176,12 +190,15 @@ def mine(
 ) -> list[Case]:
     """Every image of a data set with masks, the worst first; one scale, no flip by default."""
     quick = model.recipe.protocol.change({"name": "mined", "flip": False, "scales": (1.0,)})
-    cases = []
-    for sample, found in segmented(
-        model, dataset, protocol or quick, limit=limit, progress=False, masks=True
-    ):
-        scene = isinstance(dataset, SceneSet) and dataset.scene(int(sample.id.split("-")[-1]))
-        cases.append(diagnose(sample, found.labels, dataset.classes, scene.family if scene else ""))
+    if isinstance(dataset, SceneSet):
+        dataset = Drawn.of(dataset, limit=limit)
+    places = {s.sample.id: s.family for s in dataset.scenes} if isinstance(dataset, Drawn) else {}
+    cases = [
+        diagnose(sample, found.labels, dataset.classes, places.get(sample.id, ""))
+        for sample, found in segmented(
+            model, dataset, protocol or quick, limit=limit, progress=False, masks=True
+        )
+    ]
     return sorted(cases, key=lambda case: case.iou)
 
 

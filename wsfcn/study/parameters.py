@@ -188,7 +188,7 @@ class Failures(NotebookParameters):
     """07_failure_cases: what goes wrong, why, and what happens when the cause is removed."""
 
     PROFILES: ClassVar[dict[str, dict[str, Any]]] = {
-        "laptop": {"mined": 120, "paired": 80, "shown": 2}
+        "laptop": {"mined": 120, "paired": 60, "shown": 2}
     }
 
     model: ModelName = Field("lite-scenes", description="network that is looked at: name or file")
