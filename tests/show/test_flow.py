@@ -40,12 +40,10 @@ def test_dots_lie_where_pixels_read():
     field = np.zeros((4, 4, 2))
     field[..., 0] = 3.0
     figure = flow.flows([image], [field], [thing])
-    before, after = (
-        np.concatenate([c.get_offsets() for c in a.collections]) for a in figure.axes[:2]
-    )
+    before, after = (np.concatenate([d.get_xydata() for d in a.lines]) for a in figure.axes[:2])
     np.testing.assert_allclose(after - before, [[3.0, 0.0]] * 16)
     assert before.min() == 0 and before.max() == 15  # corners on corners
-    of_object = figure.axes[0].collections[1].get_offsets()
+    of_object = figure.axes[0].lines[1].get_xydata()
     assert of_object.tolist() == [[5, 5], [5, 10]]  # x and y of the pixels on the object
     assert "median 3 px" in figure.alt
     assert np.ptp(rendered(figure)) > 100

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .figures import ShownFigure
 from .panels import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Image8, key, large, plain, show
 
-COLOURS = [BLUE, ORANGE, GREEN, PURPLE]
+COLOURS = [BLUE, ORANGE, GREEN, PURPLE, INK]
 Maps = Sequence[NDArray[Any]]
 # Right, down, left, up: opposite directions differ in lightness or in blue against yellow.
 COMPASS = np.array([[213, 94, 0], [0, 90, 178], [86, 190, 233], [240, 228, 66]]) / 255
@@ -74,7 +74,7 @@ def flows(images: Sequence[Image8], fields: Maps, things: Maps) -> ShownFigure:
         for axis, looked in zip(axes, (at, at + field), strict=False):
             show(axis, large(image), alpha=0.4, **square)
             for here, colour in ((~mine, BLUE), (mine, ORANGE)):
-                axis.scatter(*looked[here].T, s=3, color=colour)
+                axis.plot(*looked[here].T, ".", ms=3, color=colour)
             axis.set(xlim=(-0.12 * size, 1.12 * size), ylim=(1.12 * size, -0.12 * size))
         show(axes[2], flow_colours(field, longest), **square)
         axes[2].contour(thing, [0.5], colors="k", linewidths=1)
@@ -86,9 +86,8 @@ def flows(images: Sequence[Image8], fields: Maps, things: Maps) -> ShownFigure:
             axis.set_title("" if row else title, fontsize=11)
     wheel, (y, x) = figure.add_subplot(layout[0, 3]), np.mgrid[-1:1:201j, -1:1:201j]
     disc = np.where(np.hypot(x, y)[..., None] > 1, 1, flow_colours(np.stack([x, y], -1), 1))
-    show(
-        wheel, disc, f"where a pixel looks\n(rim: {longest:.0f} px or more)", extent=(-1, 1, 1, -1)
-    )
+    show(wheel, disc, extent=(-1, 1, 1, -1))
+    wheel.set_title(f"where a pixel looks\n(rim: {longest:.0f} px or more)", fontsize=9)
     wheel.quiver(*np.zeros((2, 4)), [0.8, 0, -0.8, 0], [0, 0.8, 0, -0.8], scale=1, **how)
     key(wheel, {"pixel of the object": (213, 94, 0), "of the background": (0, 114, 178)}, columns=1)
     return figure
@@ -98,7 +97,7 @@ def curves(panels: Mapping[str, pd.DataFrame]) -> ShownFigure:
     """A panel of lines for each table, its axes named as index and columns are; `attrs["log"]`."""
     figure = ShownFigure(11, 3.4)
     for axes, (title, table) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        look: dict[str, Any] = {"style": ["o-", "--", "s-", "D:"], "color": COLOURS}
+        look: dict[str, Any] = {"style": ["o-", "--", "s-", "D:", "-."], "color": COLOURS}
         table.plot(ax=axes, title=title, loglog=table.attrs.get("log", False), **look)
         axes.set_ylabel(table.columns.name)
         axes.legend(frameon=False, fontsize=9)
