@@ -106,7 +106,7 @@ def test_every_figure_is_there_and_says_what_it_shows(done):
 
 
 def test_it_takes_its_time_and_nothing_went_wrong(done):
-    # 20 s of work after some 10 s of imports; on a busy machine the clock runs longer, this does not
+    # 20 s of work after 10 s of imports; a busy machine stretches the clock, not this
     assert 5 < done.records["processor_seconds"] < 60
     assert not [o for o in outputs_of(done) if o["output_type"] == "error"]
     said = "".join(o["text"] for o in outputs_of(done) if o.get("name") == "stderr")
