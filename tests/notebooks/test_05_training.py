@@ -97,4 +97,4 @@ def test_formulas_become_mathml(done):
     page = render_notebook(done.path)
     assert page.body.count("<math ") > 10
     assert 'class="tex"' not in page.body and not page.failed
-    assert page.title.startswith("From image labels to masks")
+    assert page.title.startswith("5 · From image labels to masks")

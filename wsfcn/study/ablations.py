@@ -147,7 +147,7 @@ def sweep(
             val = scored(build_split(recipe.data, "val"))
             cost = {
                 "parameters, M": count_parameters(result.model) / 1e6,
-                "minutes": round(sum(r.get("seconds", 0) for r in result.rows) / 60, 2),
+                "minutes": round(sum(r.get("seconds", 0) for r in result.rows) / 60, 4),
                 "labels given": round(100 * evaluate(result.model, val, given).mean_iou, 4),
             }
             run = {"row": row, "seed": seed, **cost, **measure(result.model, val, progress=True)}
