@@ -125,8 +125,8 @@ draw.tiles(
 )
 
 # %% [markdown]
-# **What to notice.** These are scenes with very many thin parts. At stride 8 a perfect map
-# loses spokes and legs: inside one cell they are outvoted by the ground around them. At stride 4
+# **What to notice.** These are scenes with very many thin parts. At stride 8 a perfect map loses
+# tubes, straps and legs: inside one cell they are outvoted by the ground around them. At stride 4
 # most of them come back. This is the network's own arrangement: the maps that know *what* are at
 # stride 8, those at stride 4 are shallow. To count all this over many scenes we keep sums for each
 # scene:
@@ -527,15 +527,16 @@ pd.DataFrame(bill).T
 #
 # Now read the scores. By the paper's own table **all three** ways of fusing two bilinearly
 # enlarged streams are *worse* than the baseline (58.38), and the flow alone lifts the product from
-# 57.11 to 59.45. So the whole gain of SF2 is owed to 70,144 weights. That is a bold claim, and
-# each score is one training run. We cannot repeat the paper here, but we can look at our own
-# networks.
+# 57.11 to 59.45. So the whole gain of SF2 is owed to 70,144 weights. That is a bold claim, and as
+# far as the paper says, each score is one training run. We cannot repeat the paper here, but we can
+# look at our own networks.
 #
 # ## 3.6 Does SF2 complete objects?
 #
 # **Experiment.** The package carries networks that differ in one part and were trained alike. On
 # the same scenes we compare:
-# * SF2 with skip + GCI, once behind the context module ASPP, once behind FCA (notebook 2);
+# * SF2 with skip + GCI, once behind the baseline's context module ASPP (dilated 3x3 convolutions
+#   side by side), once behind the paper's FCA (notebook 2);
 # * the trained network with itself, its flow switched off: set to zero; replaced by the one shift
 #   that its pixels have in common; or replaced by the flow *of another scene*.
 #

@@ -128,6 +128,24 @@ def test_the_monitor_shows_the_last_state_without_a_kernel(mount, shots):
     assert not errors
 
 
+def test_both_live_on_the_exported_page(open_page, save_notebook, shots, tmp_path):
+    from wsfcn.study.page import build_page
+
+    paths = tmp_path / "01_wall.ipynb", tmp_path / "02_monitor.ipynb"
+    for path, widget in zip(paths, (FailureBrowser(CASES), finished()), strict=True):
+        save_notebook(path, "shown", widget)
+    page, errors = open_page(build_page(tmp_path / "page", paths, title="Course").as_uri())
+    page.evaluate("location.hash = '#01_wall'")
+    thumb = page.locator(".wsf .wall button").nth(2)
+    thumb.click()
+    assert "image 3 of 14" in page.locator(".wsf output").inner_text()
+    page.screenshot(path=shots / "failures_exported.png")
+    page.evaluate("location.hash = '#02_monitor'")
+    page.locator(".wsm input").fill("1")
+    assert "1 of 3" in page.locator(".wsm .film output").inner_text()
+    assert not errors
+
+
 TRAINING = """import time
 from types import SimpleNamespace
 import numpy as np

@@ -130,7 +130,7 @@ class Flow(NotebookParameters):
     }
 
     model: ModelName = Field("lite-scenes", description="network with SF2: a name or a file")
-    scenes: int = Field(20, ge=4, le=300, description="scenes that are scored")
+    scenes: int = Field(20, ge=20, le=300, description="scenes that are scored")
     shown: int = Field(2, ge=1, le=4, description="scenes that are drawn")
     resamples: int = Field(500, ge=20, description="draws of the bootstrap")
 
