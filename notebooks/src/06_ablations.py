@@ -17,7 +17,7 @@
 # | profile | what it is for | time on 2 CPU cores |
 # | --- | --- | --- |
 # | `smoke` | testing: four scenes, so live scores mean little | 20 s |
-# | `laptop` | reading: 60 scenes | 2 minutes |
+# | `laptop` | reading: 60 scenes | 2 to 3 minutes |
 #
 # Nothing is trained here. The networks come with the package, and the scores of several trainings
 # are read from a file that the command `python -m wsfcn.study.ablations` has written.
