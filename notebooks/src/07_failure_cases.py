@@ -22,6 +22,7 @@ profile = "smoke"  # how much work: smoke, laptop or paper
 seed = 0  # seed of everything random
 model = "lite-scenes"  # network that is looked at: name or file
 photos = ""  # photos with masks (docs/data.md); empty: scenes
+split = "val"  # which list of the photos
 mined = 20  # images that are searched for failures
 paired = 6  # scenes of each experiment
 shown = 1  # images that are drawn of a cause
@@ -56,7 +57,10 @@ def scenes(count, **knobs):
 # image, and has to guess the classes itself.
 
 # %%
-images = failures.photos(network, photos) if photos else scenes(mined, object_size=(0.12, 0.85))
+if photos:
+    images = failures.photos(network, photos, split)
+else:
+    images = scenes(mined, object_size=(0.12, 0.85))
 cases = failures.mine(network, images, limit=mined)
 draw.case_rows(cases[:3])
 

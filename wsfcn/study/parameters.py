@@ -193,6 +193,7 @@ class Failures(NotebookParameters):
 
     model: ModelName = Field("lite-scenes", description="network that is looked at: name or file")
     photos: FolderPath = Field("", description="photos with masks (docs/data.md); empty: scenes")
+    split: str = Field("val", description="which list of the photos")
     mined: int = Field(20, ge=4, le=2000, description="images that are searched for failures")
     paired: int = Field(6, ge=4, le=300, description="scenes of each experiment")
     shown: int = Field(1, ge=1, le=6, description="images that are drawn of a cause")
