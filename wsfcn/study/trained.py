@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,11 @@ from .. import recipes
 from ..data import build as build_data
 from ..data.sample import Dataset
 from ..features import cache_folder
-from ..files import write_all
+from ..files import check_output_folder, write_all
 from ..model.network import Network
 from ..predict import predict
 from ..recipes import Recipe
+from ..runs import same_training
 from ..train import EpochHook, StepHook, TrainingResult, train
 
 PROFILES = {"smoke": recipes.smoke_scenes, "laptop": recipes.lite_scenes}
@@ -45,9 +49,29 @@ class Film:
 
 
 def run_folder(recipe: Recipe) -> Path:
-    """Where the training of a recipe is kept: a folder of the cache, named by its content."""
+    """Where the training of a recipe is kept: a folder of the cache, named by its content.
+
+    A folder that holds the same recipe under another name counts, as does one of an older version
+    whose recipes had fewer settings: what it does not say is at its default.
+    """
+    runs = cache_folder() / "runs"
     key = hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()[:12]
-    return cache_folder() / "runs" / f"{recipe.name.replace('/', '-')}-{key}"
+    folder = runs / f"{recipe.name.replace('/', '-')}-{key}"
+    if not folder.is_dir():
+        for saved in sorted(runs.glob("*/recipe.json")):
+            if same_training(saved, recipe):
+                return saved.parent
+    return folder
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """One process at a time does what is named so; the others wait."""
+    locks = check_output_folder(cache_folder() / "locks")
+    locks.mkdir(parents=True, exist_ok=True)
+    with open(locks / name, "w") as file:  # released by the system, also if the process is killed
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def trained(
@@ -63,22 +87,23 @@ def trained(
     The masks of the first `filmed` validation images are kept for `film`.
     """
     folder = run_folder(recipe)
-    datasets = build_data(recipe.data)
 
     def after(epoch: int, model: Network, rows: list[dict[str, Any]]) -> None:
         _expose(folder, epoch, model, datasets[1], filmed)
         if on_epoch is not None:
             on_epoch(epoch, model, rows)
 
-    return train(
-        recipe,
-        folder,
-        datasets=datasets,
-        resume=True,
-        on_epoch=after,
-        on_step=on_step,
-        progress=progress,
-    )
+    datasets = build_data(recipe.data)
+    with alone(folder.name):
+        return train(
+            recipe,
+            folder,
+            datasets=datasets,
+            resume=True,
+            on_epoch=after,
+            on_step=on_step,
+            progress=progress,
+        )
 
 
 def film(recipe: Recipe) -> Film:
