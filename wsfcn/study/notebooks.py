@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
@@ -12,7 +13,8 @@ from typing import Any
 
 from ..files import check_output_folder, write_all
 from . import kernel
-from .provenance import environment, run_key
+from .parameters import folders_in
+from .provenance import environment, inputs_fingerprint, provenance, run_key
 from .record import read_records
 from .sources import NotebookError, find_notebook, read_notebook, resolve, schema_of
 
@@ -26,6 +28,7 @@ class NotebookRun:
 
     path: the executed copy. seconds: what the execution took, also where `reused` says that an
     earlier execution stands for this one. records: what the notebook recorded, name -> value.
+    data: fingerprint of the files and folders it was given.
     """
 
     path: Path
@@ -33,6 +36,7 @@ class NotebookRun:
     records: dict[str, Any] = field(repr=False)
     parameters: dict[str, Any] = field(repr=False)
     reused: bool = False
+    data: str = ""
 
     def __str__(self) -> str:
         how = "unchanged, kept" if self.reused else f"{self.seconds:.1f} s"
@@ -48,6 +52,7 @@ def run_notebook(
     progress: bool = True,
     inputs: Iterable[str | Path] = (),
     cell_seconds: float | None = None,
+    keyed: bool = False,
 ) -> NotebookRun:
     """Execute a notebook into `output_folder`: NAME.ipynb and NAME.records.json.
 
@@ -55,38 +60,55 @@ def run_notebook(
     or its text; what is not given has the default of `profile` (smoke where none is named).
     inputs: further files that the notebook reads. An execution of the same cells, parameters,
     inputs and package is not repeated unless `again`. cell_seconds: limit for each cell
-    (default: 180 in smoke, 1800 in laptop, none in paper). The notebook runs in the output
-    folder; paths in parameters count from the caller's folder.
+    (default: 180 in smoke, 1800 in laptop, none in paper). keyed: into a folder of its own,
+    NAME-KEY, with its figures as figures/NN.png. The notebook runs in the folder that it is
+    written to; paths in parameters count from the caller's folder.
 
     Raises SettingsError for a wrong parameter, before a kernel starts; NotebookError where the
     notebook is missing, unreadable, without a parameters cell, or fails: then the copy with the
-    failing cell is kept as NAME.failed.ipynb; OSError where the folder cannot be written.
+    failing cell is kept as NAME.failed.ipynb, as it is where the run is interrupted
+    (KeyboardInterrupt) or the disk is full; OSError where the folder cannot be written. The same
+    call starts the notebook afresh; trainings in it go on after their last epoch.
     """
     source = find_notebook(path)
     notebook = read_notebook(source)
-    values = resolve(schema_of(notebook, source.stem), parameters or {}, profile)
-    folder = check_output_folder(output_folder)
+    schema = schema_of(notebook, source.stem)
+    values = resolve(schema, parameters or {}, profile)
+    inputs = [*inputs, *folders_in(schema, values)]
+    key = run_key(notebook, values, inputs)
+    folder = Path(output_folder) / f"{source.stem}-{key[:12]}" if keyed else Path(output_folder)
+    folder = check_output_folder(folder)
     target = folder / source.name
     if target.resolve() == source.resolve():
         raise NotebookError(f"{folder}: holds the notebook itself; choose another output folder")
-    key = run_key(notebook, values, inputs)
     if not again and (kept := _kept(target, key)) is not None:
         return kept
     if cell_seconds is None:
         cell_seconds = CELL_SECONDS.get(values.get("profile", "laptop"))
     folder.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     started = time.perf_counter()
-    executed = _execute(source, target, values, cell_seconds, progress)
-    seconds = round(time.perf_counter() - started, 2)
-    records = read_records(executed)
-    about = {"key": key, "parameters": values, "seconds": seconds, "environment": environment()}
-    executed["metadata"][OWN] = about
-    row = {"notebook": source.stem, **about, "records": records}
-    sidecar = json.dumps(row, indent=1, ensure_ascii=False) + "\n"
-    contents = {target.name: _bytes(executed), f"{source.stem}.records.json": sidecar.encode()}
-    write_all(folder, contents)
+    try:
+        executed = _execute(source, target, partial, values, cell_seconds, progress)
+        seconds = round(time.perf_counter() - started, 2)
+        records = read_records(executed)
+        data = inputs_fingerprint(values, inputs)
+        about = {"key": key, "parameters": values, "seconds": seconds, "data": data}
+        executed["metadata"][OWN] = {**about, "environment": environment()}
+        row = {"notebook": source.stem, **about, "cells": _durations(executed), **provenance()}
+        sidecar = json.dumps({**row, "records": records}, indent=1, ensure_ascii=False) + "\n"
+        contents = {target.name: _bytes(executed), f"{source.stem}.records.json": sidecar.encode()}
+        write_all(folder, contents)
+        if keyed:
+            write_all(folder / "figures", _figures(executed))
+    except OSError:  # a full disk: a file needs no room to be renamed
+        if partial.exists():
+            partial.replace(_failed(target))
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
     _failed(target).unlink(missing_ok=True)
-    return NotebookRun(target, seconds, records, values)
+    return NotebookRun(target, seconds, records, values, data=data)
 
 
 def _kept(target: Path, key: str) -> NotebookRun | None:
@@ -98,18 +120,20 @@ def _kept(target: Path, key: str) -> NotebookRun | None:
         return None
     if about["key"] != key:
         return None
-    records = read_records(notebook)
-    return NotebookRun(target, about["seconds"], records, about["parameters"], reused=True)
+    records, data = read_records(notebook), about.get("data", "")
+    return NotebookRun(target, about["seconds"], records, about["parameters"], True, data)
 
 
 def _execute(
     source: Path,
     target: Path,
+    partial: Path,
     values: dict[str, Any],
     cell_seconds: float | None,
     progress: bool,
 ) -> dict[str, Any]:
-    """The executed notebook; where it fails, the copy is kept and NotebookError raised."""
+    """The executed notebook; it grows in `partial`. Where it fails or is interrupted, the copy is
+    kept and NotebookError or KeyboardInterrupt raised."""
     try:
         import papermill
         from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -120,39 +144,51 @@ def _execute(
         raise NotebookError(
             f"notebooks need the extra: pip install 'wsfcn[notebooks]' ({error})"
         ) from None
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     cause = None
+    kind: type[BaseException] = NotebookError
     try:
-        try:
-            papermill.execute_notebook(
-                _escape(source),
-                _escape(partial),
-                values,
-                kernel_name=kernel.NAME,
-                language="python",
-                kernel_manager_class=manager,
-                resources={"metadata": {"path": str(target.parent.absolute())}},
-                execution_timeout=cell_seconds and max(1, round(cell_seconds)),
-                progress_bar={"desc": source.stem} if progress else False,
-            )
-        except PapermillExecutionError as error:
-            cause = f"{error.ename}: {(str(error.evalue).splitlines() or [''])[0]}"
-        except CellTimeoutError:
-            cause = f"took more than {cell_seconds:g} s"
-        except DeadKernelError:
-            cause = "the kernel died, perhaps for want of memory"
-        executed = read_notebook(partial)
-    finally:
-        partial.unlink(missing_ok=True)
+        papermill.execute_notebook(
+            _escape(source),
+            _escape(partial),
+            values,
+            kernel_name=kernel.NAME,
+            language="python",
+            kernel_manager_class=manager,
+            resources={"metadata": {"path": str(target.parent.absolute())}},
+            execution_timeout=cell_seconds and max(1, round(cell_seconds)),
+            progress_bar={"desc": source.stem} if progress else False,
+        )
+    except PapermillExecutionError as error:
+        cause = f"{error.ename}: {(str(error.evalue).splitlines() or [''])[0]}"
+    except CellTimeoutError:
+        cause = f"took more than {cell_seconds:g} s"
+    except DeadKernelError:
+        cause = "the kernel died, perhaps for want of memory"
+    except KeyboardInterrupt:
+        if not partial.exists():
+            raise
+        cause, kind = "interrupted", KeyboardInterrupt
+    executed = read_notebook(partial)
     # Papermill notes absolute paths; where a copy was made says nothing about what it shows.
     executed["metadata"]["papermill"].update(input_path=source.name, output_path=target.name)
     if cause is None:
         return executed
     failed = _failed(target)
     write_all(target.parent, {failed.name: _bytes(executed)})
-    raise NotebookError(
-        f"{source.stem}: {_place(executed)}: {cause:.300} (the copy so far: {failed})"
-    )
+    raise kind(f"{source.stem}: {_place(executed)}: {cause:.300} (the copy so far: {failed})")
+
+
+def _durations(executed: dict[str, Any]) -> list[float]:
+    """Seconds of each code cell."""
+    code = [cell for cell in executed["cells"] if cell["cell_type"] == "code"]
+    return [cell["metadata"].get("papermill", {}).get("duration") or 0.0 for cell in code]
+
+
+def _figures(executed: dict[str, Any]) -> dict[str, bytes]:
+    """The pictures in the outputs as files, numbered in their order."""
+    outputs = (o for cell in executed["cells"] for o in cell.get("outputs", ()))
+    found = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", ())]
+    return {f"{n:02d}.png": base64.b64decode(png) for n, png in enumerate(found, 1)}
 
 
 def _failed(target: Path) -> Path:

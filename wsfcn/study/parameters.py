@@ -83,6 +83,13 @@ class NotebookParameters(CellParameters):
         return cls(**{"profile": profile, **own})
 
 
+def folders_in(schema: type[CellParameters], values: dict[str, Any]) -> list[str]:
+    """The folders that parameters name; what lies in them counts as the notebook's input."""
+    [check] = FolderPath.__metadata__  # type: ignore[attr-defined]
+    fields = schema.model_fields.items()
+    return [values[name] for name, field in fields if check in field.metadata and values[name]]
+
+
 def _read(text: str, annotation: Any) -> Any:
     """A text from a command line as what a field of that type takes; pydantic does the rest."""
     options = get_args(annotation) or (annotation,)
