@@ -167,11 +167,11 @@ def test_train_into_a_file(call, tmp_path):
 
 
 def test_every_recipe_is_offered():
-    known = flags.known_recipes()
+    known = recipes.known_recipes()
     assert {"lite_scenes", "smoke_scenes"} <= set(known)
     for name, make in known.items():
-        assert flags.find_recipe(name) == make()
-    assert flags.find_recipe("lite-scenes/sf2") == recipes.table1(recipes.lite_scenes())["sf2"]
+        assert recipes.find_recipe(name) == make()
+    assert recipes.find_recipe("lite-scenes/sf2") == recipes.table1(recipes.lite_scenes())["sf2"]
 
 
 # --- evaluate ---

@@ -1,4 +1,4 @@
-"""The command line: `wsfcn train | evaluate | segment | run | params | data | weights`.
+"""The command line: `wsfcn COMMAND ...`, see COMMANDS.
 
 Exit codes: 0 done; 1 some photos of several failed; 2 a wrong argument or input, said in one
 line; 3 a fault of the program; 130 interrupted. Heavy imports wait until a command needs them.
@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import __version__
 from .files import check_output_folder, write_all
@@ -34,13 +34,13 @@ def train(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(
             "usage: wsfcn train RECIPE [flags]    (wsfcn train RECIPE --help lists the flags)\n"
-            f"RECIPE: {', '.join(flags.known_recipes())};\n"
+            f"RECIPE: {', '.join(recipes.known_recipes())};\n"
             f"        with /ROW for a row of Table I: {', '.join(recipes.table1())};\n"
             f"        of Table II: {', '.join(recipes.table2())};\n"
             f"        or a variant of the method: {', '.join(recipes.VARIANTS)}"
         )
         return 0
-    start = flags.TrainArguments(flags.find_recipe(argv[0]))
+    start = flags.TrainArguments(recipes.find_recipe(argv[0]))
     given = flags.parse(flags.TrainArguments, f"train {argv[0]}", argv[1:], start)
     recipe = given.recipe
     if given.data is not None:
@@ -182,16 +182,23 @@ def segment(argv: list[str]) -> int:
 
 def run(argv: list[str]) -> int:
     """Execute a notebook with checked parameters."""
-    from . import flags
+    from .cli_study import run as run_command
 
-    given = flags.parse(flags.RunArguments, "run", argv)
-    out = check_output_folder(given.out)
-    parameters = _read_parameters(given.file) if given.file is not None else {}
-    parameters |= dict(given.parameters)
-    from .study.notebooks import run_notebook
+    return run_command(argv)
 
-    print(run_notebook(given.notebook, parameters, out, profile=given.profile, again=given.again))
-    return 0
+
+def sweep(argv: list[str]) -> int:
+    """Do the runs of a declared experiment, here or on a cluster."""
+    from .cli_study import sweep as run_command
+
+    return run_command(argv)
+
+
+def table(argv: list[str]) -> int:
+    """Tables of an experiment's records, with intervals."""
+    from .cli_study import table as run_command
+
+    return run_command(argv)
 
 
 def params(argv: list[str]) -> int:
@@ -215,16 +222,18 @@ def weights(argv: list[str]) -> int:
         print("       wsfcn weights export MODEL.safetensors OUT.pth")
         return 0
     if argv[0] not in flags.WEIGHTS:
-        hint = flags.nearest(argv[0], flags.WEIGHTS)
+        from .settings import nearest
+
+        hint = nearest(argv[0], flags.WEIGHTS)
         raise ValueError(f"no command 'weights {argv[0]}'; {hint}")
     given = flags.parse(flags.WEIGHTS[argv[0]], f"weights {argv[0]}", argv[1:])
     _check_output_file(given.out)
     if given.out.exists():
         raise FileExistsError(f"{given.out}: exists already; name another file")
-    from . import published
+    from . import published, recipes
 
     if isinstance(given, flags.ImportArguments):
-        recipe = flags.find_recipe(given.recipe) if given.recipe else None
+        recipe = recipes.find_recipe(given.recipe) if given.recipe else None
         print(published.convert(given.file, given.out, recipe))
     else:
         published.save(_load(given.model), given.out)
@@ -240,7 +249,8 @@ def data(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    command.__name__: command for command in (train, evaluate, segment, run, params, data, weights)
+    command.__name__: command
+    for command in (train, evaluate, segment, run, sweep, table, params, data, weights)
 }
 
 
@@ -257,12 +267,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         if arguments[0] not in COMMANDS:
-            from .flags import nearest
+            from .settings import nearest
 
             raise ValueError(f"no command {arguments[0]!r}; {nearest(arguments[0], COMMANDS)}")
         return COMMANDS[arguments[0]](arguments[1:])
-    except KeyboardInterrupt:
-        _complain("interrupted")
+    except KeyboardInterrupt as error:
+        _complain(": ".join(filter(None, ("interrupted", str(error)))))
         return 130
     except BrokenPipeError:  # the reader of our output has left
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -320,18 +330,6 @@ def _stems(photos: Sequence[Path]) -> dict[Path, str]:
         ends = itertools.chain(("", f"_{photo.suffix.lstrip('.')}"), numbers)
         stems[next(photo.stem + end for end in ends if photo.stem + end not in stems)] = photo
     return {photo: stem for stem, photo in stems.items()}
-
-
-def _read_parameters(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML ({error})") from None
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise ValueError(f"{path}: needs lines of 'name: value'")
-    return values
 
 
 def _message(error: BaseException) -> str:

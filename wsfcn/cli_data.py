@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from .files import check_output_folder
+from .settings import nearest
 
 USAGE = """usage: wsfcn data fetch voc2012|sbd|coco2014 [--to DIR]
        wsfcn data check DIR [--kind voc|coco|folder] [--page OUT.html]"""
@@ -55,7 +56,7 @@ def data(argv: list[str]) -> int:
         return _fetch(flags.parse(FetchArguments, "data fetch", argv[1:]))
     if argv[0] == "check":
         return _check(flags.parse(CheckArguments, "data check", argv[1:]))
-    raise ValueError(f"no command 'data {argv[0]}'; {flags.nearest(argv[0], ('fetch', 'check'))}")
+    raise ValueError(f"no command 'data {argv[0]}'; {nearest(argv[0], ('fetch', 'check'))}")
 
 
 def _fetch(arguments: FetchArguments) -> int:

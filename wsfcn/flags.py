@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
-from . import recipes
-from .data.labels import nearest as nearest
 from .protocols import Protocol, named
 from .recipes import Recipe
 from .settings import SettingsError
@@ -119,21 +116,6 @@ class SegmentArguments:
 
 
 @dataclass(frozen=True)
-class RunArguments:
-    """Execute a notebook with parameters that are checked before it starts."""
-
-    notebook: Annotated[Positional[str], arg(metavar="NOTEBOOK")]
-    """The .ipynb file, or the name of one of the course."""
-    parameters: Annotated[UseAppendAction[tuple[tuple[str, str], ...]], arg(aliases=["-p"])] = ()
-    """NAME VALUE; give it again for another parameter."""
-    file: Annotated[Path | None, arg(aliases=["-y"])] = None
-    """YAML file of parameters; those of -p win."""
-    profile: Literal["smoke", "laptop", "paper"] | None = None  # Amount of work; default smoke
-    out: Path = Path("runs/notebooks")  # Folder of the executed notebook
-    again: bool = False  # Execute also where the same run lies in the folder already
-
-
-@dataclass(frozen=True)
 class ParamsArguments:
     """Trained parameters and FLOPs of every row of Tables I and II."""
 
@@ -164,28 +146,6 @@ WEIGHTS: dict[str, type[ImportArguments | ExportArguments]] = {
     "import": ImportArguments,
     "export": ExportArguments,
 }
-
-
-def known_recipes() -> dict[str, Callable[[], Recipe]]:
-    """Functions of `wsfcn.recipes` that return a recipe, by name."""
-    functions = {k: f for k, f in vars(recipes).items() if callable(f)}
-    told = {k: getattr(f, "__annotations__", {}).get("return") for k, f in functions.items()}
-    return {name: functions[name] for name in functions if told[name] == "Recipe"}
-
-
-def find_recipe(name: str) -> Recipe:
-    """NAME, or NAME/ROW for a row of Table I or II or a variant. SettingsError with the nearest."""
-    known = known_recipes()
-    base, _, row = name.replace("-", "_").partition("/")
-    if base not in known:
-        raise SettingsError(f"no recipe {name!r}; {nearest(base, known)}")
-    recipe = known[base]()
-    if not row:
-        return recipe
-    rows = recipes.variants(recipe) | recipes.table2(recipe) | recipes.table1(recipe)
-    if row not in rows:
-        raise SettingsError(f"no row {row!r} in Tables I and II; {nearest(row, rows)}")
-    return rows[row]
 
 
 def parse(kind: type[T], command: str, argv: list[str], default: T | None = None) -> T:

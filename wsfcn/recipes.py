@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from . import protocols
 from .protocols import Protocol
-from .settings import Settings
+from .settings import Settings, SettingsError, nearest
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -345,3 +346,24 @@ def variants(base: Recipe | None = None) -> dict[str, Recipe]:
         name: base.change({"name": f"{base.name}/{name}", **changes})
         for name, changes in VARIANTS.items()
     }
+
+
+def known_recipes() -> dict[str, Callable[[], Recipe]]:
+    """The functions here that return a recipe and need nothing, by name."""
+    told = {"return": "Recipe"}
+    return {k: f for k, f in globals().items() if getattr(f, "__annotations__", 0) == told}
+
+
+def find_recipe(name: str) -> Recipe:
+    """NAME, or NAME/ROW for a row of Table I or II or a variant. SettingsError with the nearest."""
+    known = known_recipes()
+    base, _, row = name.replace("-", "_").partition("/")
+    if base not in known:
+        raise SettingsError(f"no recipe {name!r}; {nearest(base, known)}")
+    recipe = known[base]()
+    if not row:
+        return recipe
+    rows = variants(recipe) | table2(recipe) | table1(recipe)
+    if row not in rows:
+        raise SettingsError(f"no row {row!r} in Tables I and II; {nearest(row, rows)}")
+    return rows[row]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -52,6 +53,12 @@ class Settings(BaseModel):
         return type(self)(**values)
 
 
+def nearest(name: str, known: Collection[str]) -> str:
+    """A hint for a name that is not known."""
+    near = difflib.get_close_matches(name.lower(), [*known], n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
 def _field(name: str, part: str, model: type[BaseModel]) -> Any:
     """The annotation of a field of the model."""
     if part not in model.model_fields:
@@ -60,9 +67,7 @@ def _field(name: str, part: str, model: type[BaseModel]) -> Any:
 
 
 def _unknown(name: str, part: str, model: type[BaseModel]) -> str:
-    near = difflib.get_close_matches(part, model.model_fields, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(model.model_fields)}"
-    return f"{name}: no such setting; {hint}"
+    return f"{name}: no such setting; {nearest(part, model.model_fields)}"
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import difflib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..settings import nearest
 from .sample import DataError
 
 
@@ -109,9 +109,3 @@ def check_known(where: object, names: Iterable[str], classes: Sequence[str]) -> 
     for name in names:
         if name not in classes:
             raise LabelError(f"{where}: unknown class {name!r}; {nearest(name, classes)}")
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """A hint for a name that is not known."""
-    near = difflib.get_close_matches(name.lower(), [*known], n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

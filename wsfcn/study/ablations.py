@@ -1,14 +1,13 @@
-"""Ablations over seeds: rows trained and scored, effects with intervals, the paper's beside them.
+"""What records say: effects with intervals over seeds and over images, the paper's beside them.
 
-`python -m wsfcn.study.ablations --table 1 --seeds 0 1 2 --out docs/scores/table1.json` trains what
-is not in the cache, scores what is not in the file, and prints tables of Markdown.
+A line is one network under one protocol on one set of images, as `read` makes it of records:
+`row`, `seed`, `score`, the settings of a grid, the measures, `protocol`, `classes`, `data`, and
+the sums by image (see `measures.measure`). The columns of AXES and of the grid are its axes; an
+effect is a difference along one of them while all others stay.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from .. import recipes
 from ..data import build_split, scored
 from ..data.check import layout_of
 from ..data.sample import Dataset
-from ..evaluate import evaluate, segmented
-from ..files import write_all
-from ..metrics import Tally
-from ..model.network import Network, count_parameters
-from ..predict import settled
-from ..protocols import Protocol
-from ..recipes import Data, Recipe
+from ..model.network import Network
+from ..recipes import Data
 from ..settings import SettingsError
-from .cam_floor import cam_floor
-from .provenance import environment
-from .trained import run_folder, trained
+from .measures import PROBLEMS
+from .measures import measure as measure
+from .records import records_of
 
 # The paper's mIoU and PixAcc on VOC 2012 val, Tables I to III; I and II share rows.
 PAPER = {
@@ -60,14 +53,13 @@ PAPER_LABELS = {
     "no CRF": {"baseline": (59.70, 63.4), "full": (61.57, 64.02)},
     "with CRF": {"baseline": (62.70, 65.3), "full": (63.23, 65.02)},
 }
-Runs = Sequence[Mapping[str, Any]]
+AXES = ("row", "score")
+BY_IMAGE = ("mIoU", *PROBLEMS)
+"""Measures that are sums over images, so that images can be drawn again."""
+_NO_COLUMN = ("at", "made", "changed", "protocol", "classes", "data", "counts", "problems", "code")
+Line = Mapping[str, Any]
+Lines = Sequence[Line]
 Values = NDArray[np.float64]
-
-
-def rows_of(table: int, base: Recipe) -> dict[str, Recipe]:
-    """The rows of Table I or II, baseline first."""
-    first = recipes.table1(base)
-    return first if table == 1 else {"baseline": first["baseline"]} | recipes.table2(base)
 
 
 def photos(folder: str | Path, model: Network) -> Dataset:
@@ -78,122 +70,90 @@ def photos(folder: str | Path, model: Network) -> Dataset:
     return scored(build_split(settings, "val"))
 
 
-def measure(
-    model: Network,
-    data: Dataset,
-    protocol: Protocol | None = None,
-    limit: int | None = None,
-    progress: bool = False,
-) -> dict[str, Any]:
-    """Rates in percent, None where there are none, the protocol, and `counts`.
+def read(*paths: str | Path, score: str | None = None) -> list[dict[str, Any]]:
+    """The lines of records: files of records or bundles, or folders of them; of one score if named.
 
-    counts: image -> [class, hits, union, class, ...] in pixels, of all classes that occur in it.
+    The rows of the paper come in its order. Raises ValueError where a file holds no records.
     """
-    split = str(getattr(data, "split", ""))
-    protocol = settled((protocol or model.recipe.protocol).change({"split": split}))
-    tally, counts = Tally(len(model.classes) + 1), {}
-    options: dict[str, Any] = {"limit": limit, "progress": progress, "masks": True}
-    for sample, found in segmented(model, data, protocol, **options):
-        before = tally.confusion.matrix.copy()
-        tally.update(found.labels, np.asarray(sample.mask))
-        own = tally.confusion.matrix - before
-        hits = own.diagonal()
-        union = own.sum(0) + own.sum(1) - hits
-        seen = np.flatnonzero(union)
-        counts[sample.id] = np.stack([seen, hits[seen], union[seen]], 1).ravel().tolist()
-    whole = tally.confusion
-    rates = {"mIoU": whole.mean_iou, "PixAcc": whole.pixel_accuracy}
-    rates |= {"boundary IoU": tally.boundary_iou} | tally.size_iou
-    values = {name: None if np.isnan(v) else round(100 * v, 4) for name, v in rates.items()}
-    about = {"protocol": protocol.describe(), "classes": len(model.classes) + 1}
-    return {**values, **about, "counts": dict(sorted(counts.items()))}
+    records = {record["key"]: record for path in paths for record in records_of(path)}
+    lines = [line for record in records.values() for line in lines_of(record)]
+    if score is not None:
+        lines = [line for line in lines if line["score"] == score]
+    known = [*PAPER, *PAPER_TABLE3]
+    return sorted(
+        lines,
+        key=lambda line: [
+            known.index(line[axis]) if line[axis] in known else len(known) for axis in AXES
+        ],
+    )
 
 
-def sweep(
-    base: Recipe,
-    rows: Mapping[str, Recipe],
-    seeds: Sequence[int],
-    out: Path,
-    finished: bool = False,
-    floor: bool = False,
-) -> dict[str, Any]:
-    """Train (or read back) and score every row and seed; `out` is written after each.
+def lines_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A line for each score of a record; of a notebook one, with its numbers."""
+    run, code = record["run"], record.get("code", {}).get("package", "")
+    made = pd.json_normalize(run["recipe"] or {"notebook": run["notebook"]}).iloc[0].to_dict()
+    made = {k: v for k, v in made.items() if k not in ("name", "train.seed")}
+    own = {"row": run["row"], "seed": run["seed"], "at": run["at"], **run["at"]}
+    own |= {**record["metrics"], "made": made, "changed": run["changed"], "code": code}
+    nothing = {"": {"protocol": "", "classes": 0, "data": "", "counts": {}, "problems": {}}}
+    return [{**own, "score": n, **score} for n, score in (record["scores"] or nothing).items()]
 
-    What `out` has is not done again. finished: leave out what is not trained yet. floor: also the
-    best-threshold CAM of each seed. Raises SettingsError where `out` was made with other data,
-    another protocol or other settings than `base`, naming them.
+
+def groups(lines: Lines, along: str = "row") -> dict[str, list[Line]]:
+    """The lines that differ along one axis and in seed alone, by what the other axes say.
+
+    Raises SettingsError where those of a group differ in anything else: protocol (unless along
+    "score"), classes, images, settings of the recipe; or where one is there twice.
     """
-    told = base.change({"train.seed": 0, "data.root": Path(base.data.root).name})
-    about = {"recipe": told.model_dump(mode="json"), "environment": environment()}
-    records: dict[str, Any] = {"about": about, "floor": {}, "runs": []}
-    if out.exists():
-        records = read(out)
-        kept, own = (pd.json_normalize(a["recipe"]).iloc[0] for a in (records["about"], about))
-        if reasons := [
-            f"{n}: {kept.get(n)} and {own[n]}" for n in own.index if kept.get(n) != own[n]
+    axes = dict.fromkeys([*AXES, *(name for line in lines for name in line.get("at", ()))])
+    if along not in axes:
+        raise SettingsError(
+            f"along: {along!r} is no axis of these records; known: {', '.join(axes)}"
+        )
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        there = {axis: line[axis] for axis in axes if axis != along and line.get(axis, "") != ""}
+        place = ", ".join(f"{axis.split('.')[-1]} {value}" for axis, value in there.items())
+        found.setdefault(place, []).append(line)
+    for place, members in found.items():
+        _check_alike(members, along, place)
+    return found
+
+
+def _check_alike(lines: Lines, along: str, place: str) -> None:
+    where = f"{place}: " if place else ""
+    for name in ("protocol", "classes", "data"):
+        kinds = dict.fromkeys(str(line[name]) for line in lines)
+        if len(kinds) > 1 and (name, along) != ("protocol", "score"):
+            raise SettingsError(
+                f"{where}{name}: the records have {' and '.join(kinds)}; one table holds one"
+            )
+    free = {name for line in lines for name in line.get("changed", ())}
+    first = lines[0].get("made", {})
+    for line in lines:
+        made = line.get("made", first)
+        if differing := [
+            f"{n} {first.get(n)} and {made.get(n)}"
+            for n in sorted({*first, *made} - free)
+            if first.get(n) != made.get(n)
         ]:
-            raise SettingsError(f"{out}: was made differently: {'; '.join(reasons)}")
-    there = {(run["row"], run["seed"]) for run in records["runs"]}
-    given = base.protocol.change({"name": "labels given", "image_labels": True})
-    for seed in seeds:
-        for row, recipe in rows.items():
-            recipe = recipe.change({"train.seed": seed})
-            same = recipe.change({"name": base.name}) if recipe.model == base.model else recipe
-            done = [r for r in (recipe, same) if (run_folder(r) / "score.json").exists()]
-            if (row, seed) in there or (finished and not done):
-                continue
-            recipe = (done or [recipe])[0]  # the full network may be there under the base's name
-            result = trained(recipe)
-            val = scored(build_split(recipe.data, "val"))
-            cost = {
-                "parameters, M": count_parameters(result.model) / 1e6,
-                "minutes": round(sum(r.get("seconds", 0) for r in result.rows) / 60, 4),
-                "labels given": round(100 * evaluate(result.model, val, given).mean_iou, 4),
-            }
-            run = {"row": row, "seed": seed, **cost, **measure(result.model, val, progress=True)}
-            records["runs"].append(run)
-            _write(out, records)
-        if floor and str(seed) not in records["floor"]:
-            cam = cam_floor(base.change({"train.seed": seed}))
-            records["floor"][str(seed)] = {c: round(100 * cam.best(c)[1], 4) for c in cam.curves}
-            _write(out, records)
-    return records
+            raise SettingsError(f"{where}made with other settings: {'; '.join(differing)}")
+    places = [(str(line.get(along, "")), line["seed"]) for line in lines]
+    if twice := [p for p in places if places.count(p) > 1]:
+        raise SettingsError(f"{where}{twice[0][0]}, seed {twice[0][1]}: there are two records")
 
 
-def _write(out: Path, records: Mapping[str, Any]) -> None:
-    records["runs"].sort(key=lambda run: (run["seed"], [*PAPER].index(run["row"])))
-    text = json.dumps(records, separators=(",", ":")).replace('{"row"', '\n{"row"')
-    write_all(out.parent, {out.name: f"{text}\n".encode()})
+def frame(lines: Lines) -> pd.DataFrame:
+    """Tidy, a line a run and score. SettingsError as `groups` where lines cannot stand together."""
+    groups([{"score": "", **line} for line in lines])
+    return pd.DataFrame([{k: v for k, v in line.items() if k not in _NO_COLUMN} for line in lines])
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """The records of `sweep`. ValueError where the file holds something else."""
-    try:
-        records: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-        _ = records["about"]["recipe"], records["floor"], [r["counts"] for r in records["runs"]]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path}: holds no records of ablations ({error})") from None
-    return records
-
-
-def frame(runs: Runs) -> pd.DataFrame:
-    """Tidy, a line a run. SettingsError where they differ in protocol, classes or images."""
-    for name, kinds in (
-        ("protocol", {r["protocol"] for r in runs}),
-        ("classes", {r["classes"] for r in runs}),
-        ("images", {f"{len(r['counts'])} from {min(r['counts'])}" for r in runs}),
-    ):
-        if len(kinds) > 1:
-            raise SettingsError(f"{name}: the runs have {' and '.join(map(str, kinds))}")
-    kept = [
-        {k: v for k, v in run.items() if k not in ("protocol", "classes", "counts")} for run in runs
-    ]
-    return pd.DataFrame(kept)
-
-
-def gains(table: pd.DataFrame, column: str = "mIoU", baseline: str = "baseline") -> pd.DataFrame:
+def gains(
+    table: pd.DataFrame, column: str = "mIoU", baseline: str = "baseline", along: str = "row"
+) -> pd.DataFrame:
     """Row by seed: what a row scores above the baseline of the same seed, in points."""
-    wide = table.pivot(index="row", columns="seed", values=column).reindex(table["row"].unique())
+    wide = table.pivot(index=along, columns="seed", values=column).reindex(table[along].unique())
     return wide.drop(index=baseline) - wide.loc[baseline]
 
 
@@ -206,93 +166,69 @@ def interval(values: Sequence[float] | Values, level: float = 0.95) -> tuple[flo
     return mean, mean - reach, mean + reach
 
 
-def counts_of(run: Mapping[str, Any]) -> Values:
-    """(images, 2, N) of a run: hits and unions by class."""
-    whole = np.zeros((len(run["counts"]), 2, run["classes"]))
-    for image, found in zip(whole, run["counts"].values(), strict=True):
+def counts_of(line: Line, measure: str = "mIoU") -> Values:
+    """(images, 2, N): numerators and denominators of a measure of BY_IMAGE; N classes, or 1."""
+    if measure != "mIoU":
+        at = 2 * PROBLEMS.index(measure)
+        return np.array([[sums[at : at + 2]] for sums in line["problems"].values()]).swapaxes(1, 2)
+    whole = np.zeros((len(line["counts"]), 2, line["classes"]))
+    for image, found in zip(whole, line["counts"].values(), strict=True):
         image[:, found[::3]] = found[1::3], found[2::3]
     return whole
 
 
 def mean_iou(counts: Values) -> Values:
-    """mIoU in percent of summed counts (..., 2, N), over the classes that occur."""
+    """Percent, of summed counts (..., 2, N); the mean over the classes that occur."""
     with np.errstate(invalid="ignore"):
         return np.asarray(100 * np.nanmean(counts[..., 0, :] / counts[..., 1, :], -1))
 
 
-def resampled(runs: Runs, draws: int = 1000, seed: int = 0) -> Values:
-    """(draws,) mIoU in percent, mean of the runs, each on as many images drawn with replacement.
+def resampled(lines: Lines, draws: int = 1000, seed: int = 0, measure: str = "mIoU") -> Values:
+    """(draws,) a measure in percent, mean of the lines, on as many images drawn with replacement.
 
     Equal seeds draw equal images: the difference of two results is a paired bootstrap.
     """
-    images = len(runs[0]["counts"])
+    counts = [counts_of(line, measure) for line in lines]
+    images = len(counts[0])
     share = np.full(images, 1 / images)
     weights = np.random.default_rng(seed).multinomial(images, share, draws).astype(float)
-    return np.mean([mean_iou(np.tensordot(weights, counts_of(r), 1)) for r in runs], axis=0)
+    return np.mean([mean_iou(np.tensordot(weights, c, 1)) for c in counts], axis=0)
 
 
-def effects(runs: Runs, baseline: str = "baseline") -> pd.DataFrame:
-    """By row: mIoU over seeds, gain over the baseline, its 95 % intervals over seeds (Student's
-    t, paired by seed) and over images (paired bootstrap), the paper's gain."""
-    table = frame(runs)
-    gained, result = gains(table, baseline=baseline), {}
-    for row, scores in table.groupby("row", sort=False)["mIoU"]:
-        line = {"seeds": len(scores), "mIoU": scores.mean(), "sd": scores.std()}
-        if row != baseline:
-            both = gained.loc[row].dropna()
-            line |= dict(zip(("gain", "seeds low", "seeds high"), interval(both), strict=True))
-            rows = [
-                [r for r in runs if r["row"] == n and r["seed"] in both] for n in (row, baseline)
-            ]
-            ends = np.percentile(resampled(rows[0]) - resampled(rows[1]), [2.5, 97.5])
-            line |= {"images low": ends[0], "images high": ends[1]}
-            line["paper"] = (
-                PAPER[row][0] - PAPER[baseline][0] if {row, baseline} <= {*PAPER} else np.nan
-            )
-        result[row] = line
+def effects(
+    lines: Lines, baseline: str = "", measure: str = "mIoU", along: str = "row"
+) -> pd.DataFrame:
+    """By row of one group: the measure over seeds with its 95 % interval, the gain over the
+    baseline, its 95 % intervals over seeds (Student's t, paired by seed) and over images (paired
+    bootstrap), the paper's gain.
+
+    baseline: by default the row "baseline", or else the first; where the group has none of this
+    name there are no gains. Values of a grid count as texts.
+    """
+    lines = [{**line, along: str(line[along])} for line in lines]
+    names = list(dict.fromkeys(line[along] for line in lines))
+    baseline = baseline or ("baseline" if "baseline" in names else names[0])
+    values = pd.DataFrame({k: [line.get(k) for line in lines] for k in (along, "seed", measure)})
+    values = values.dropna(subset=measure)
+    there = baseline in set(values[along])
+    gained, result = gains(values, measure, baseline, along) if there else None, {}
+    paper, given = PAPER | PAPER_TABLE3, "image labels given" in lines[0]["protocol"]
+    for name, scores in values.groupby(along, sort=False)[measure]:
+        mean, low, high = interval(scores)
+        told = {"seeds": len(scores), measure: mean, "sd": scores.std(), "low": low, "high": high}
+        if gained is not None and name != baseline:
+            both = gained.loc[name].dropna()
+            told |= dict(zip(("gain", "seeds low", "seeds high"), interval(both), strict=True))
+            if measure in BY_IMAGE and len(both) and all(line["counts"] for line in lines):
+                pair = [
+                    resampled(
+                        [x for x in lines if x[along] == n and x["seed"] in both], measure=measure
+                    )
+                    for n in (name, baseline)
+                ]
+                ends = np.percentile(pair[0] - pair[1], [2.5, 97.5])
+                told |= {"images low": ends[0], "images high": ends[1]}
+            known = measure == "mIoU" and not given and {name, baseline} <= {*paper}
+            told["paper"] = paper[name][0] - paper[baseline][0] if known else np.nan
+        result[name] = told
     return pd.DataFrame.from_dict(result, orient="index")
-
-
-def markdown(records: Mapping[str, Any]) -> str:
-    """Rows with their intervals, then every run, then the CAM of each seed."""
-    table = frame(records["runs"])
-    means = table.groupby("row")[["PixAcc", "boundary IoU", "labels given", "parameters, M"]].mean()
-    tables = [effects(records["runs"]).join(means), table.set_index("row")]
-    tables += [pd.DataFrame(records["floor"]).T] * bool(records["floor"])
-    texts = [records["runs"][0]["protocol"]]
-    for values in tables:
-        shown = values.map(lambda v: f"{v:.2f}" if isinstance(v, float) else str(v)).reset_index()
-        lines = [shown.columns, ["---"] * len(shown.columns), *shown.to_numpy()]
-        texts.append("\n".join(f"| {' | '.join(line)} |".replace("nan", "") for line in lines))
-    return "\n\n".join(texts)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, score, print."""
-    parser = argparse.ArgumentParser(prog="python -m wsfcn.study.ablations", description=__doc__)
-    parser.add_argument("--table", type=int, choices=(1, 2), default=1)
-    parser.add_argument("--rows", nargs="+", help="only these rows and the baseline")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--recipe", default="lite_scenes", help="a function of wsfcn.recipes")
-    parser.add_argument("--changes", nargs="+", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--finished", action="store_true", help="train nothing")
-    parser.add_argument("--floor", action="store_true", help="also the best-threshold CAM")
-    parser.add_argument("--out", type=Path, required=True, help="the records, JSON")
-    options = parser.parse_args(arguments)
-    base = getattr(recipes, options.recipe)()
-    for text in options.changes:
-        name, _, value = text.partition("=")
-        short = f"{base.name}/{name.split('.')[-1]}={value.removesuffix('.0')}"
-        base = base.change({"name": short, name: json.loads(value)})
-    rows = rows_of(options.table, base)
-    if unknown := {*(options.rows or ())} - {*rows}:
-        parser.error(f"--rows: {', '.join(sorted(unknown))} unknown; known: {', '.join(rows)}")
-    wanted = {"baseline", *(options.rows or rows)}
-    rows = {n: r for n, r in rows.items() if n in wanted}
-    records = sweep(base, rows, options.seeds, options.out, options.finished, options.floor)
-    print(markdown(records) if records["runs"] else "nothing is trained yet")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,173 @@
+"""The commands `wsfcn run`, `wsfcn sweep` and `wsfcn table`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from . import flags
+from .files import check_output_folder, write_all
+
+if TYPE_CHECKING:
+    from .study.experiments import Experiment
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """Execute a notebook with parameters that are checked before it starts.
+
+    Copy, records and figures go into a folder of --out that is named by notebook, parameters,
+    data and code: what was run before is found there.
+    """
+
+    notebook: Annotated[Positional[str], arg(metavar="NOTEBOOK")]
+    """The .ipynb file, or the name of one of the course."""
+    parameters: Annotated[UseAppendAction[tuple[tuple[str, str], ...]], arg(aliases=["-p"])] = ()
+    """NAME VALUE; give it again for another parameter."""
+    file: Annotated[Path | None, arg(aliases=["-y"])] = None
+    """YAML file of parameters; those of -p win."""
+    profile: Literal["smoke", "laptop", "paper"] | None = None  # Amount of work; default smoke
+    out: Path = Path("runs/notebooks")  # Folder of the run's folder
+    again: bool = False  # Execute also what was run before
+    cell_seconds: float | None = None
+    """Most seconds that a cell may take; default 180 in smoke, 1800 in laptop, else no limit."""
+
+
+@dataclass(frozen=True)
+class SweepArguments:
+    """Do all runs of an experiment that have no record yet, then print its table.
+
+    Stopped, however, it goes on where it was when it is started again.
+    """
+
+    experiment: Annotated[Positional[str], arg(metavar="SPEC.yml")]
+    """The declaration, or the name of one in experiments/."""
+    rows: tuple[str, ...] = ()  # Only these rows, and the first
+    seeds: tuple[int, ...] = ()  # Only these of the declared seeds
+    data: Annotated[Path | None, arg(metavar="DIR")] = None  # Folder of the photos: data.root
+    recipe: str | None = None  # Another recipe than the declared one, such as smoke_scenes
+    jobs: int = 0  # Runs at a time; default one a GPU, else one a core, at most 8
+    scheduler: Annotated[str, arg(metavar="ADDRESS")] = ""
+    """Do the runs on the Dask cluster of this scheduler, such as tcp://host:8786."""
+    again: bool = False  # Score also what has a record; trainings are still read back
+    out: Path | None = None  # Folder of the records; default runs/experiments/NAME
+    dry: bool = False  # Only list the runs
+
+
+@dataclass(frozen=True)
+class TableArguments:
+    """Tables of records: means over seeds with intervals, gains over the baseline, the paper's."""
+
+    records: Annotated[Positional[tuple[Path, ...]], arg(metavar="RECORDS...")]
+    """Experiments (SPEC.yml or a name), folders of records, files of records, bundles."""
+    measures: tuple[str, ...] = ()  # Measures whose gains are tabled; default the experiment's
+    along: str | None = None
+    """What the rows of a table are: row, score or a setting of the grid."""
+    baseline: str = ""  # The row that gains count from
+    scores: tuple[str, ...] = ()  # Only these scores
+    format: Literal["markdown", "latex", "html", "csv"] = "markdown"  # csv: the tidy frame
+    out: Path | None = None  # Write the table to this file
+    bundle: Path | None = None  # Also write all records to this file
+
+
+def run(argv: list[str]) -> int:
+    """`wsfcn run`."""
+    given = flags.parse(RunArguments, "run", argv)
+    out = check_output_folder(given.out)
+    parameters = _read_parameters(given.file) if given.file is not None else {}
+    parameters |= dict(given.parameters)
+    from .study.notebooks import run_notebook
+
+    options: dict[str, Any] = {"profile": given.profile, "again": given.again, "keyed": True}
+    with _terminable():
+        limit = given.cell_seconds
+        print(run_notebook(given.notebook, parameters, out, cell_seconds=limit, **options))
+    return 0
+
+
+def sweep(argv: list[str]) -> int:
+    """`wsfcn sweep`."""
+    given = flags.parse(SweepArguments, "sweep", argv)
+    from .study.ablations import read
+    from .study.experiments import Experiment
+    from .study.sweep import sweep as do_runs
+    from .study.table import HOME, table_of
+
+    changes: dict[str, Any] = {} if given.recipe is None else {"recipe": given.recipe}
+    experiment = Experiment.read(given.experiment, changes)
+    if given.data is not None:
+        root = str(given.data.expanduser().absolute())
+        experiment = experiment.change({"changes": experiment.changes | {"data.root": root}})
+    runs = experiment.runs(given.rows, given.seeds)
+    if given.dry:
+        print("\n".join([*map(str, runs), f"{len(runs)} runs"]))
+        return 0
+    folder = given.out or HOME / experiment.name
+    options: dict[str, Any] = {"jobs": given.jobs, "scheduler": given.scheduler}
+    with _terminable():
+        do_runs(runs, folder, again=given.again, **options)
+    print(table_of(experiment, read(folder)))
+    return 0
+
+
+def table(argv: list[str]) -> int:
+    """`wsfcn table`."""
+    given = flags.parse(TableArguments, "table", argv)
+    from .study.ablations import read
+    from .study.experiments import Experiment
+    from .study.records import bundle, records_of
+    from .study.table import HOME, table_of
+
+    declared: list[Experiment] = []
+    places = []
+    for path in given.records:
+        if path.is_dir() or path.suffix == ".json":
+            places.append(path)
+        else:
+            declared.append(Experiment.read(path))
+            places.append(HOME / declared[-1].name)
+    lines = [line for line in read(*places) if not given.scores or line["score"] in given.scores]
+    if given.bundle is not None:
+        found = {record["key"]: record for place in places for record in records_of(place)}
+        bundle([*found.values()], given.bundle)
+    first = declared[0] if declared else Experiment(name="records")
+    changes = {"measures": given.measures, "along": given.along, "baseline": given.baseline}
+    chosen = first.change({name: value for name, value in changes.items() if value})
+    text = table_of(chosen, lines, given.format)
+    if given.out is None:
+        print(text)
+    else:
+        write_all(given.out.parent, {given.out.name: f"{text}\n".encode()})
+    return 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM interrupts as Ctrl-C does, so that what is there is kept."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt("terminated")
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _read_parameters(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is not YAML ({error})") from None
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ValueError(f"{path}: needs lines of 'name: value'")
+    return values
