@@ -472,8 +472,9 @@ def notebooks(monkeypatch):
     seen = {}
     module = types.ModuleType("wsfcn.study.notebooks")
 
-    def run_notebook(path, parameters, output_folder, *, profile, again):
+    def run_notebook(path, parameters, output_folder, *, profile, again, keyed, cell_seconds):
         seen.update(path=path, parameters=parameters, folder=output_folder, profile=profile)
+        seen.update(keyed=keyed, cell_seconds=cell_seconds)
         if "wrong" in parameters:
             raise SettingsError("wrong: no such parameter; did you mean 'epochs'?")
         return output_folder / Path(path).name
@@ -505,6 +506,7 @@ def test_run_passes_parameters(call, notebooks, notebook, tmp_path):
         "sizes": "[1, 2]",
     }
     assert notebooks["profile"] == "smoke" and notebooks["folder"] == tmp_path / "o"
+    assert notebooks["keyed"] and notebooks["cell_seconds"] is None
 
 
 def test_run_wrong_parameter(call, notebooks, notebook):

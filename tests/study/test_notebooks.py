@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,12 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from wsfcn.files import write_all
 from wsfcn.settings import SettingsError
 from wsfcn.study import notebooks as module
 from wsfcn.study import sources
 from wsfcn.study.notebooks import run_notebook
+from wsfcn.study.parameters import folders_in
+from wsfcn.study.provenance import inputs_fingerprint
 from wsfcn.study.record import read_records
 from wsfcn.study.sources import NotebookError, read_notebook
 
@@ -130,30 +135,42 @@ def test_a_dying_kernel_is_said_so(write_notebook, parameters):
         run(path)
 
 
-def test_an_interrupted_run_leaves_nothing_behind(write_notebook, parameters, tmp_path):
-    ready = tmp_path / "ready"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_its_copy_and_can_be_started_again(
+    write_notebook, parameters, tmp_path, number
+):
+    ready, go = tmp_path / "ready", tmp_path / "go"
     cell = f"import pathlib, os, time\npathlib.Path({str(ready)!r}).write_text(str(os.getpid()))"
-    path = write_notebook([parameters("n = 3"), f"{cell}\ntime.sleep(60)"])
+    wait = f"time.sleep(0 if pathlib.Path({str(go)!r}).exists() else 60)"
+    path = write_notebook([parameters("n = 3"), "print('before')", f"{cell}\n{wait}"])
     # A background job of a shell starts with SIGINT ignored, and so would what it starts.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from wsfcn.study import notebooks as n; n.run_notebook(sys.argv[1], {}, 'out')"
+        "from wsfcn.cli import main; sys.exit(main(['run', sys.argv[1], '--out', 'out']))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(path)],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
+        text=True,
     )
     while not ready.exists() or not ready.read_text():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode != 0
-    assert list((tmp_path / "out").iterdir()) == []
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    last = said.splitlines()[-1]
+    assert re.match(r"wsfcn: interrupted: tiny: code cell 4 of 4, import pathlib", last)
+    (folder,) = (tmp_path / "out").iterdir()
+    (failed,) = folder.iterdir()
+    assert failed.name == "tiny.failed.ipynb" and str(failed.relative_to(tmp_path)) in last
+    *_, before, stopped = [c for c in read_notebook(failed)["cells"] if c["cell_type"] == "code"]
+    assert before["outputs"][0]["text"] == "before\n"
+    assert stopped["outputs"][-1]["output_type"] == "error"
     kernel = int(ready.read_text())
-    for _ in range(100):
+    for _ in range(300):
         try:
             os.kill(kernel, 0)
         except ProcessLookupError:
@@ -161,6 +178,57 @@ def test_an_interrupted_run_leaves_nothing_behind(write_notebook, parameters, tm
         time.sleep(0.1)
     else:
         raise AssertionError("the kernel outlived its run")
+    go.touch()
+    again = run_notebook(path, {}, tmp_path / "out", keyed=True, progress=False)
+    assert again.path.parent == folder and not failed.exists()
+
+
+def test_a_run_of_its_own_folder_has_figures_and_is_found(write_notebook, parameters, tmp_path):
+    draw = "from PIL import Image\nfor side in (20, 30):\n    display(Image.new('RGB', (side, 9)))"
+    path = write_notebook([parameters("n = 3\nseed = 5"), draw])
+    first = run(path, {"n": 4}, tmp_path / "out", keyed=True)
+    assert first.path.parent.parent == tmp_path / "out"
+    assert re.fullmatch("tiny-[0-9a-f]{12}", first.path.parent.name)
+    figures = sorted((first.path.parent / "figures").iterdir())
+    assert [f.name for f in figures] == ["01.png", "02.png"]
+    assert [Image.open(figure).size for figure in figures] == [(20, 9), (30, 9)]
+    row = json.loads((first.path.parent / "tiny.records.json").read_text())
+    assert row["parameters"] == {"n": 4, "seed": 5} and len(row["cells"]) == 3
+    assert row["code"]["package"] and row["environment"]["torch"] and row["hardware"]["cpu"]
+    assert row["seconds"] >= sum(row["cells"]) > 0
+    assert run(path, {"n": 4}, tmp_path / "out", keyed=True).reused
+    other = run(path, {"n": 5}, tmp_path / "out", keyed=True)
+    assert not other.reused and other.path.parent != first.path.parent
+    assert (
+        first.path.is_file()
+        and not run(path, {"n": 4}, tmp_path / "out", again=True, keyed=True).reused
+    )
+
+
+def test_a_full_disk_loses_no_execution(write_notebook, parameters, tmp_path, monkeypatch):
+    def full(folder, contents, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / min(contents)))
+
+    monkeypatch.setattr(module, "write_all", full)
+    path = write_notebook([parameters("n = 3"), "print(n)"])
+    with pytest.raises(OSError, match=r"No space left on device: .*tiny\.ipynb"):
+        run(path)
+    (kept,) = (tmp_path / "out").iterdir()
+    assert kept.name == "tiny.failed.ipynb"
+    assert read_notebook(kept)["cells"][-1]["outputs"][0]["text"] == "3\n"
+
+
+def test_what_lies_in_a_folder_counts(tmp_path):
+    schema = sources.PARAMETERS["07_failure_cases"]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"1")
+    values = sources.resolve(schema, {"photos": str(tmp_path / "photos")})
+    assert folders_in(schema, values) == [str(tmp_path / "photos")]
+    assert folders_in(schema, sources.resolve(schema, {})) == []
+    first = inputs_fingerprint(values, folders_in(schema, values))
+    assert inputs_fingerprint(values, folders_in(schema, values)) == first
+    (tmp_path / "photos" / "b.jpg").write_bytes(b"2")
+    assert inputs_fingerprint(values, folders_in(schema, values)) != first
 
 
 def test_wrong_parameters_are_refused_before_a_kernel_starts(

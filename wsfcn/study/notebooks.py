@@ -137,6 +137,7 @@ def _execute(
     try:
         import papermill
         from nbclient.exceptions import CellTimeoutError, DeadKernelError
+        from nbformat import from_dict
         from papermill.exceptions import PapermillExecutionError
 
         manager = kernel.manager_class()
@@ -173,6 +174,10 @@ def _execute(
     executed["metadata"]["papermill"].update(input_path=source.name, output_path=target.name)
     if cause is None:
         return executed
+    ran = _ran(executed)
+    if ran and not any(output["output_type"] == "error" for output in ran[-1]["outputs"]):
+        error = {"output_type": "error", "ename": "Stopped", "evalue": cause, "traceback": [cause]}
+        ran[-1]["outputs"].append(from_dict(error))
     failed = _failed(target)
     write_all(target.parent, {failed.name: _bytes(executed)})
     raise kind(f"{source.stem}: {_place(executed)}: {cause:.300} (the copy so far: {failed})")
@@ -195,12 +200,18 @@ def _failed(target: Path) -> Path:
     return target.with_suffix(".failed.ipynb")
 
 
+def _ran(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    """The code cells that were started; the last one is where a run ended."""
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return [cell for cell in code if cell["metadata"]["papermill"]["start_time"]]
+
+
 def _place(notebook: dict[str, Any]) -> str:
     """The code cell that ran last, as a reader of the failed copy finds it."""
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    ran = [cell for cell in code if cell["metadata"]["papermill"]["start_time"]]
+    count = sum(cell["cell_type"] == "code" for cell in notebook["cells"])
+    ran = _ran(notebook)
     lines = ran[-1]["source"].strip().splitlines() if ran else []
-    return f"code cell {len(ran)} of {len(code)}" + (f", {lines[0]:.60}" if lines else "")
+    return f"code cell {len(ran)} of {count}" + (f", {lines[0]:.60}" if lines else "")
 
 
 def _bytes(notebook: dict[str, Any]) -> bytes:
