@@ -52,7 +52,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "1/3 torch: the largest download"
 	$(PIP) install --quiet -c constraints.txt torch
 	@echo "2/3 the package, the notebooks, the tests"
-	$(PIP) install --quiet -c constraints.txt -e '.[notebooks,coco,dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[notebooks,coco,cluster,dev]'
 	@echo "3/3 the dense CRF, compiled here"
 	@if command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null; then \
 		$(PIP) install --quiet -c constraints.txt -e '.[crf]' \

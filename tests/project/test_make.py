@@ -75,7 +75,7 @@ def test_installation_is_in_order_and_done_once(checkout):
     assert make(checkout, "course").returncode == 0
     torch, package, *rest = log(checkout)
     assert torch.endswith("install --quiet -c constraints.txt torch")
-    assert package.endswith("install --quiet -c constraints.txt -e .[notebooks,coco,dev]")
+    assert package.endswith("install --quiet -c constraints.txt -e .[notebooks,coco,cluster,dev]")
     assert "-m ipykernel install --sys-prefix --name wsfcn" in " ".join(rest)
     assert rest[-1] == "-m wsfcn.study.course"
     assert make(checkout, "course").returncode == 0
@@ -93,7 +93,7 @@ def test_a_changed_dependency_is_installed(checkout, name):
 
 
 def test_an_interrupted_installation_is_taken_up_again(checkout):
-    (checkout / "fail").write_text("notebooks,coco,dev")
+    (checkout / "fail").write_text("notebooks,coco,cluster,dev")
     assert make(checkout, "course").returncode != 0
     assert not any("wsfcn.study.course" in line for line in log(checkout))
     (checkout / "fail").unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import product
 
 import numpy as np
@@ -10,9 +9,6 @@ import pytest
 from scipy import stats
 
 from wsfcn import recipes
-from wsfcn.data.sample import Sample
-from wsfcn.evaluate import evaluate
-from wsfcn.protocols import Protocol
 from wsfcn.settings import SettingsError
 from wsfcn.show import ablations as draw
 from wsfcn.study import ablations as study
@@ -22,12 +18,17 @@ CLASSES = 4
 
 
 def run_of(row, seed, hits, **more):
-    """A run on images of 100 px, half class 1: hits of each image, the rest called background."""
+    """A line on images of 100 px, half class 1: hits of each image, the rest called background."""
     counts = {f"{i:02d}": [0, 50, 100 - h, 1, h, 50] for i, h in enumerate(hits)}
     whole = study.counts_of({"counts": counts, "classes": CLASSES}).sum(0)
     rates = {"mIoU": float(study.mean_iou(whole)), "PixAcc": 50.0, "boundary IoU": 40.0}
-    about = {"protocol": "single", "classes": CLASSES, "labels given": 60.0, "parameters, M": 1.0}
-    return {"row": row, "seed": seed, **rates, **about, "counts": counts} | more
+    problems = {
+        name: [0, 50, 1 - h / 50, 1, h // 5, 10] for name, (_, _, _, _, h, _) in counts.items()
+    }
+    rates["object missed"] = float(100 * np.mean([1 - h / 50 for h in hits]))
+    about = {"protocol": "single", "classes": CLASSES, "data": "12 images", "parameters, M": 1.0}
+    sums = {"counts": counts, "problems": problems}
+    return {"row": row, "seed": seed, "score": "usual", **rates, **about, **sums} | more
 
 
 @pytest.fixture
@@ -39,43 +40,6 @@ def runs():
         noise = random.integers(-1, 2, 12)
         made.append(run_of(row, seed, (ease + noise + 2 * (row == "sf2")).tolist()))
     return made
-
-
-class Stripes:
-    """Images of several sizes in red, green and blue with ignored pixels, of the toy's classes."""
-
-    classes, split = ("red", "green", "blue"), "val"
-
-    def __len__(self):
-        return 5
-
-    def __getitem__(self, index):
-        random = np.random.default_rng(index)
-        shape = (40, 48) if index % 2 else (32, 32)
-        image = random.integers(0, 255, (*shape, 3), np.uint8)
-        image[:16] = np.eye(3, dtype=np.uint8)[index % 3] * 250
-        mask = random.choice(np.array([0, 1, 2, 3, 255], np.uint8), shape)
-        mask[:16] = index % 3 + 1
-        return Sample(f"{9 - index}", image, np.eye(3, dtype=np.float32)[index % 3], mask)
-
-
-def test_a_measurement_is_the_score_and_its_counts_add_up_to_it(toy_network):
-    network, data, protocol = toy_network(), Stripes(), Protocol()
-    run = study.measure(network, data, protocol)
-    score = evaluate(network, data, protocol, progress=False)
-    wanted = (score.mean_iou, score.pixel_accuracy, score.boundary_iou, *score.size_iou.values())
-    names = ("mIoU", "PixAcc", "boundary IoU", *score.size_iou)
-    for name, value in zip(names, wanted, strict=True):
-        assert run[name] is None if np.isnan(value) else abs(run[name] - 100 * value) < 1e-3
-    assert run["protocol"] == score.protocol.describe()
-    assert [*run["counts"]] == sorted(run["counts"]) and len(run["counts"]) == len(data)
-    assert json.loads(json.dumps(run)) == run
-    whole = study.counts_of(run).sum(0)
-    assert abs(float(study.mean_iou(whole)) - 100 * score.mean_iou) < 1e-6
-    matrix = np.array(score.confusion)
-    np.testing.assert_array_equal(whole[0], matrix.diagonal())
-    np.testing.assert_array_equal(whole[1], matrix.sum(0) + matrix.sum(1) - matrix.diagonal())
-    assert len(study.measure(network, data, protocol, limit=2)["counts"]) == 2
 
 
 def test_the_interval_is_students():
@@ -133,22 +97,65 @@ def test_effects_say_gain_intervals_and_the_papers_gain(runs):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"protocol": "with flip"}, "protocol: .*single.*with flip|protocol: .*with flip.*single"),
-        ({"classes": 5}, "classes: .*4.*5"),
-        ({"counts": {"00": [0, 1, 1]}}, "images: .*"),
+        ({"protocol": "with flip"}, "protocol: the records have single and with flip"),
+        ({"classes": 5}, "classes: the records have 4 and 5"),
+        ({"data": "9 images"}, "data: the records have 12 images and 9 images"),
+        ({"made": {"train.epochs": 3}}, "made with other settings: train.epochs None and 3"),
+        ({"row": "sf2"}, "sf2, seed 0: there are two records"),
     ],
 )
-def test_runs_that_were_made_differently_are_not_put_into_one_table(runs, change, named):
-    with pytest.raises(SettingsError, match=named):
+def test_lines_that_were_made_differently_are_not_put_into_one_table(runs, change, named):
+    with pytest.raises(SettingsError, match=f"score usual: {named}"):
         study.frame([*runs, run_of("fca", 0, [1] * 12) | change])
+
+
+def test_lines_of_other_axes_are_apart_and_protocols_may_differ_along_scores(runs):
+    other = [
+        run | {"score": "flip", "protocol": "with flip", "at": {"s.size": 3}, "s.size": 3}
+        for run in runs
+    ]
+    parts = study.groups([*runs, *other])
+    assert [*parts] == ["score usual", "score flip, size 3"]
+    assert [len(members) for members in parts.values()] == [6, 6]
+    looks = [*runs[:3], *(run | {"score": "flip", "protocol": "with flip"} for run in runs[:3])]
+    assert [*study.groups(looks, "score")] == ["row baseline"]
+    summary = study.effects(looks, "usual", along="score")
+    assert summary.loc["flip", "gain"] == 0
+    with pytest.raises(SettingsError, match=r"along: 'size' is no axis .*row, score, s\.size"):
+        study.groups(other, "size")
+
+
+def test_changed_settings_may_differ_and_no_others(runs):
+    made = [
+        {"made": {"model.context": "aspp", "x": 1}, "changed": ["model.context"]},
+        {"made": {"model.context": "fca", "x": 1}, "changed": []},
+    ]
+    both = [run | made[run["row"] == "sf2"] for run in runs]
+    assert len(study.frame(both)) == 6
+    made[1]["made"]["x"] = 2
+    with pytest.raises(SettingsError, match="other settings: x 1 and 2"):
+        study.frame([run | made[run["row"] == "sf2"] for run in runs])
+
+
+def test_the_problems_have_intervals_over_images_as_well(runs):
+    summary = study.effects(runs, measure="object missed")
+    line = summary.loc["sf2"]
+    scores = {(r["row"], r["seed"]): r["object missed"] for r in runs}
+    wanted = [scores["sf2", s] - scores["baseline", s] for s in range(3)]
+    assert line["gain"] == pytest.approx(np.mean(wanted)) and line["gain"] < 0
+    assert line["images low"] < line["gain"] < line["images high"] < 0
+    drawn = study.resampled([runs[0]], 50, 4, "thin parts found")
+    weights = np.random.default_rng(4).multinomial(12, np.full(12, 1 / 12), 50)
+    hits = np.array([sums[4] for sums in runs[0]["problems"].values()])
+    np.testing.assert_allclose(drawn, 100 * weights @ hits / 120)
+    bare = [run | {"counts": {}, "problems": {}} for run in runs]
+    assert "images low" not in study.effects(bare)
 
 
 def test_the_papers_rows_are_those_of_its_tables():
     parameters = {row: v for table in params.PAPER.values() for row, v in table.items()}
     assert parameters.keys() == study.PAPER.keys()
-    assert {*study.rows_of(1, recipes.lite_scenes())} <= {*study.PAPER}
-    second = [*study.rows_of(2, recipes.lite_scenes())]
-    assert second[0] == "baseline" and {*second} <= {*study.PAPER} and len(second) == 9
+    assert {*recipes.table1()} | {*recipes.table2()} == {*study.PAPER}
     base = study.PAPER["baseline"]
     printed = {"mclm": (1.33, 0.83), "fca": (1.75, 0.97), "sf2": (1.07, 1.42), "full": (2.30, 1.74)}
     for row, gains in printed.items():
@@ -156,60 +163,7 @@ def test_the_papers_rows_are_those_of_its_tables():
     assert study.PAPER_TABLE3["flip"] == study.PAPER["full"]
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    """The smoke recipe on even fewer scenes: seconds a training."""
-    changes = {"name": "tiny", "data.train": 8, "data.val": 3, "train.epochs": 1}
-    return recipes.smoke_scenes().change(changes | {"train.warmup_epochs": 0})
-
-
-@pytest.mark.timeout(300)
-def test_a_sweep_goes_on_where_it_stopped_and_refuses_other_settings(tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("WSFCN_CACHE", str(tmp_path / "cache"))
-    out, rows = tmp_path / "scores" / "tiny.json", study.rows_of(1, tiny)
-    nothing = study.sweep(tiny, rows, [0], out, finished=True)
-    assert nothing["runs"] == [] and not out.exists()
-    study.sweep(tiny, {"baseline": rows["baseline"]}, [0], out)
-    first = study.read(out)["runs"]
-    monkeypatch.setattr(study, "measure", lambda *_, **__: pytest.fail("is scored already"))
-    assert study.sweep(tiny, {"baseline": rows["baseline"]}, [0], out)["runs"] == first
-    monkeypatch.undo()
-    monkeypatch.setenv("WSFCN_CACHE", str(tmp_path / "cache"))
-    records = study.sweep(tiny, {n: rows[n] for n in ("baseline", "sf2")}, [0], out, floor=True)
-    assert records == study.read(out) and records["runs"][0] == first[0]
-    assert [(r["row"], r["seed"]) for r in records["runs"]] == [("baseline", 0), ("sf2", 0)]
-    assert all(len(r["counts"]) == 3 and r["minutes"] > 0 for r in records["runs"])
-    assert {*records["floor"]["0"]} == {"class filter", "image labels given"}
-    text = study.markdown(records)
-    assert "| sf2 |" in text and "labels given" in text and records["runs"][0]["protocol"] in text
-    assert len(out.read_text().splitlines()) == 3  # a line a run
-    other = tiny.change({"data.scenes.co_occurrence": 1.0})
-    with pytest.raises(SettingsError, match=r"data\.scenes\.co_occurrence: 0\.3 and 1\.0"):
-        study.sweep(other, study.rows_of(1, other), [0], out)
-
-
-def test_the_command_names_changes_and_refuses_unknown_rows(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WSFCN_CACHE", str(tmp_path))
-    given = {}
-
-    def sweep(base, rows, seeds, out, finished, floor):
-        given.update(base=base, rows=rows, seeds=seeds)
-        return {"runs": []}
-
-    monkeypatch.setattr(study, "sweep", sweep)
-    out = ["--out", str(tmp_path / "a.json")]
-    changes = ["--changes", "data.scenes.co_occurrence=1.0"]
-    assert study.main(["--rows", "fca", "--seeds", "3", *changes, *out]) == 0
-    assert [*given["rows"]] == ["baseline", "fca"] and given["seeds"] == [3]
-    assert given["base"].data.scenes.co_occurrence == 1
-    assert given["rows"]["fca"].name == "lite_scenes/co_occurrence=1/fca"
-    assert study.main(["--table", "2", *out]) == 0 and len(given["rows"]) == 9
-    with pytest.raises(SystemExit):
-        study.main(["--rows", "fcb", *out])
-    assert "fcb unknown; known: baseline" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"about": {}, "runs": []}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"about": {}, "runs": []}', '{"records": [1]}'])
 def test_a_file_that_holds_no_records_is_named(tmp_path, text):
     path = tmp_path / "x.json"
     path.write_text(text)

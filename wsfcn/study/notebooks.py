@@ -176,8 +176,8 @@ def _execute(
         return executed
     ran = _ran(executed)
     if ran and not any(output["output_type"] == "error" for output in ran[-1]["outputs"]):
-        error = {"output_type": "error", "ename": "Stopped", "evalue": cause, "traceback": [cause]}
-        ran[-1]["outputs"].append(from_dict(error))
+        told = {"output_type": "error", "ename": "Stopped", "evalue": cause, "traceback": [cause]}
+        ran[-1]["outputs"].append(from_dict(told))
     failed = _failed(target)
     write_all(target.parent, {failed.name: _bytes(executed)})
     raise kind(f"{source.stem}: {_place(executed)}: {cause:.300} (the copy so far: {failed})")

@@ -29,7 +29,7 @@ def records_of(path: str | Path) -> list[dict[str, Any]]:
         return [record for p in sorted(path.glob(f"*{SUFFIX}")) for record in records_of(p)]
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        records: list[dict[str, Any]] = content.get("records", [content])
+        records: list[dict[str, Any]] = content["records"] if "run" not in content else [content]
         for record in records:
             record["key"] = Run(**record["run"]).key
             _ = record["scores"], record["metrics"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -53,9 +54,12 @@ def sweep(
     folder = check_output_folder(folder)
     for run in runs:
         data = run.recipe.data if run.recipe is not None else None
-        if data is not None and data.kind != "scenes" and not Path(data.root).is_dir():
-            root = repr(data.root) if data.root else "nothing"
-            raise SettingsError(f"data.root: {root}; {data.kind} needs the folder of its photos")
+        if data is None or data.kind == "scenes" or (data.root and Path(data.root).is_dir()):
+            continue
+        root = repr(data.root) if data.root else "nothing"
+        raise SettingsError(
+            f"data.root: {root}; {data.kind} needs the folder of its photos (--data)"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     done = {} if again else {record["key"]: record for record in records_of(folder)}
     waiting = [run for run in runs if run.key not in done]
@@ -69,17 +73,18 @@ def sweep(
             run = started[future]
             log = run.file.removesuffix(SUFFIX) + ".failed.txt"
             try:
-                done[run.key] = record = future.result()
+                record = future.result()
                 write_record(folder, record)
             except Exception as error:  # of whatever kind: the other runs go on
                 if os.strerror(errno.ENOSPC) in str(error):
                     raise OSError(errno.ENOSPC, f"{run}: {error}; finished runs are kept") from None
                 failed[str(run)] = str(error)
                 write_all(folder, {log: getattr(error, "log", str(error)).encode()})
-                bar.write(f"{run}: failed: {error}")
+                bar.write(f"{run}: failed: {error}", sys.stderr)
             else:
+                done[run.key] = record
                 (folder / log).unlink(missing_ok=True)
-                bar.write(f"{run}: {told(record)}")
+                bar.write(f"{run}: {told(record)}", sys.stderr)
             bar.update()
     if failed:
         (first, said), more = next(iter(failed.items())), len(failed) - 1
@@ -101,7 +106,7 @@ def _started(
 ) -> Iterator[dict[Future[dict[str, Any]], Run]]:
     """The runs in a pool. Left early, those in progress are killed and the others given up."""
     threads, home = 0, str(folder.absolute())
-    if scheduler:
+    if scheduler and runs:
         pool = _dask(scheduler)
     else:
         cores = os.cpu_count() or 1
