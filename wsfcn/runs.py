@@ -44,7 +44,7 @@ class RunFolder:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         text = recipe.model_dump_json(indent=2)
-        if saved.exists() and saved.read_text() != text:
+        if saved.exists() and Recipe.model_validate_json(saved.read_text()) != recipe:
             raise ValueError(f"{self.folder}: holds a run of another recipe; name another folder")
         write_all(self.folder, {saved.name: text.encode()})
 

@@ -45,8 +45,12 @@ class Film:
 
 
 def run_folder(recipe: Recipe) -> Path:
-    """Where the training of a recipe is kept: a folder of the cache, named by its content."""
-    key = hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()[:12]
+    """Where the training of a recipe is kept: a folder of the cache, named by its content.
+
+    Defaults do not count, so that a setting that is added later leaves finished trainings valid.
+    """
+    text = recipe.model_dump_json(exclude_defaults=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:12]
     return cache_folder() / "runs" / f"{recipe.name.replace('/', '-')}-{key}"
 
 
