@@ -16,6 +16,7 @@ from .model.context_rivals import ASPP, PPM, LargeConv, NonLocal
 from .model.decoder import Decoder, StochasticGate
 from .model.efficientnet import EfficientNetLite
 from .model.fca import FCA
+from .model.layers import free_batch_norms
 from .model.network import Network
 from .model.resnet import ResNet
 from .model.sf2 import SF2
@@ -97,9 +98,12 @@ def build_model(
         raise SettingsError("data.classes: a folder has classes of its own; name them")
     settings, weak = recipe.model, recipe.weak
     backbone = _backbone(settings)
+    context_module = _context(settings, backbone.high_channels)
+    if settings.context_norms == "batch":
+        free_batch_norms(context_module)
     network = Network(
         backbone=backbone,
-        context=_context(settings, backbone.high_channels),
+        context=context_module,
         fusion=_fusion(settings, backbone.low_channels),
         gate=StochasticGate(settings.gate_rate, settings.gate_matched),
         decoder=Decoder(settings.width, len(classes), settings.decoder_dropout),

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
-from .data.photos import Photos
 from .data.sample import Dataset
 from .data.transforms import augment, rng, to_tensor
 from .files import check_output_folder
@@ -28,7 +27,7 @@ from .model.layers import resize
 from .model.network import Network
 from .recipes import Augment, Recipe
 
-FORMAT = 1
+FORMAT = 2
 WORTH_A_PROCESS = 256  # images
 
 
@@ -88,12 +87,12 @@ def _key(recipe: Recipe, dataset: Dataset) -> str:
     # Only what the features depend on, so that seeds and ablation rows find the same cache.
     facts = {
         "format": FORMAT,
-        "data": recipe.data.model_dump(mode="json"),
-        "augment": recipe.augment.model_dump(mode="json"),
+        "data": recipe.data.model_dump(mode="json", exclude_defaults=True),
+        "augment": recipe.augment.model_dump(mode="json", exclude_defaults=True),
         "backbone": [recipe.model.backbone, recipe.model.pretrained, recipe.model.frozen],
         "views": recipe.train.views,
     }
-    if isinstance(dataset, Photos):  # files change, scenes do not
+    if hasattr(dataset, "fingerprint"):  # files change, scenes do not
         facts["files"] = dataset.fingerprint()
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

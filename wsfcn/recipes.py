@@ -46,6 +46,7 @@ class Data(Settings):
     classes: tuple[str, ...] = Field((), description="foreground classes; empty: all of the data")
     train: int = Field(2240, ge=0, description="scenes to draw; of photos at most so many, 0: all")
     val: int = Field(300, ge=0, description="as train, for validation")
+    label_noise: Fraction = Field(0.0, description="share of the training labels made wrong")
     seed: int = Field(0, ge=0, description="seed of the scenes; the same for all runs of a table")
     scenes: Scenes = Scenes()
 
@@ -104,6 +105,9 @@ class Model(Settings):
     dilations: tuple[Positive, ...] = Field((1, 2, 2, 2), description="one per strip length")
     rates: tuple[Positive, ...] = Field((1, 2, 4, 6), description="dilations of the ASPP")
     gate_rate: float = Field(0.3, ge=0, lt=1, description="psi of the stochastic gate")
+    context_norms: Literal["initial", "batch"] = Field(
+        "initial", description="statistics of the context's batch norms, kept or the batch's"
+    )
     context_dropout: float = Field(0.5, ge=0, lt=1)
     decoder_dropout: tuple[float, float] = (0.5, 0.1)
     private_attention: bool = Field(False, description="a channel attention of its own per strip")
@@ -190,8 +194,14 @@ def lite_scenes() -> Recipe:
     """
     return Recipe(
         name="lite_scenes",
-        model=Model(frozen=7, width=48, context_dropout=0.0, decoder_dropout=(0.0, 0.0)),
-        weak=Weak(label_stride=2),
+        model=Model(
+            frozen=7,
+            width=48,
+            context_norms="batch",
+            context_dropout=0.0,
+            decoder_dropout=(0.0, 0.0),
+        ),
+        weak=Weak(label_stride=2, pamr_dilations=(1, 2, 4, 8)),
         train=Train(epochs=7, warmup_epochs=2, learning_rate=6e-3, average=0.99, views=1),
     )
 

@@ -76,6 +76,18 @@ def test_a_frozen_backbone_does_not_train_and_an_open_one_keeps_its_statistics()
     assert grads["_blocks.10._project_conv.weight"]
 
 
+@pytest.mark.parametrize("row", [*recipes.table1(SMOKE), *recipes.table2(SMOKE)])
+def test_norms_of_the_context_keep_their_statistics_or_take_those_of_the_batch(row):
+    recipe = (recipes.table1(SMOKE) | recipes.table2(SMOKE))[row]
+    for norms, kept in (("initial", True), ("batch", False)):
+        changes = {"model.context_norms": norms, "model.pretrained": False}
+        model = build_model(recipe.change(changes)).train()
+        found = [m for m in model.context.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        model(torch.randn(4, 3, 64, 64))
+        unmoved = [bool((m.running_mean == 0).all() and (m.running_var == 1).all()) for m in found]
+        assert found and unmoved == [kept] * len(found)
+
+
 def test_table_1_rows_differ_by_the_parts_alone():
     rows = {k: count_parameters(build_model(r)) for k, r in recipes.table1(SMOKE).items()}
     assert rows["fca"] - rows["mclm"] == 18

@@ -3,6 +3,7 @@
 from ..recipes import Data
 from .coco import Coco
 from .folder import Folder
+from .noise import Mislabelled
 from .photos import Photos
 from .sample import DataError, Dataset
 from .scenes import SceneSet
@@ -21,7 +22,13 @@ def build(data: Data) -> tuple[Dataset, Dataset]:
 
 
 def build_split(data: Data, part: str) -> Dataset:
-    """One of the two; part: "train" or "val"."""
+    """One of the two; part: "train" or "val". Only training labels are made wrong."""
+    found = _split(data, part)
+    noisy = part == "train" and data.label_noise > 0
+    return Mislabelled(found, data.label_noise, data.seed) if noisy else found
+
+
+def _split(data: Data, part: str) -> Dataset:
     count, split = (data.train, data.train_split) if part == "train" else (data.val, data.val_split)
     if data.kind == "scenes":
         return SceneSet(data.scenes, count, data.seed, "train" if part == "train" else "val")

@@ -56,6 +56,14 @@ def sync_batch_norms(network: nn.Module) -> None:
             module.__class__ = SyncedBatchNorm2d
 
 
+def free_batch_norms(module: nn.Module) -> nn.Module:
+    """The module, its batch norms now with statistics of the batch, in place."""
+    for norm in module.modules():
+        if isinstance(norm, FixedStatsBatchNorm2d):
+            norm.__class__ = nn.BatchNorm2d
+    return module
+
+
 def freeze(modules: Iterable[nn.Module]) -> None:
     """Stop gradients for every parameter of the modules."""
     for module in modules:

@@ -58,7 +58,6 @@ def _training(run: Run) -> Json:
 
     from ..build import build_model
     from ..data import build_split
-    from ..data.photos import Photos
     from ..features import cached_features
     from ..model.network import count_parameters
     from .cam_floor import cam_floor
@@ -87,7 +86,7 @@ def _training(run: Run) -> Json:
         told = {"best CAM": "class filter", "best CAM, labels given": "image labels given"}
         metrics |= {name: round(100 * cam.best(curve)[1], 4) for name, curve in told.items()}
     seconds = {"training": round(training, 1), "scores": round(time.perf_counter() - started, 1)}
-    files = train.fingerprint() if isinstance(train, Photos) else ""
+    files = getattr(train, "fingerprint", str)()  # of photos; scenes follow from the settings
     data = {"train": data_fingerprint(recipe.data, files)}
     return {"scores": scores, "metrics": metrics, "data": data, "seconds": seconds}
 

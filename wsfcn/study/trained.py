@@ -58,7 +58,8 @@ def run_folder(recipe: Recipe) -> Path:
     key = hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()[:12]
     folder = runs / f"{recipe.name.replace('/', '-')}-{key}"
     if not folder.is_dir():
-        for saved in sorted(runs.glob("*/recipe.json")):
+        found = sorted(runs.glob("*/recipe.json"))
+        for saved in sorted(found, key=lambda p: not (p.parent / "score.json").exists()):
             if same_training(saved, recipe):
                 return saved.parent
     return folder
