@@ -41,7 +41,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown
-from skimage.morphology import disk, opening
 
 import wsfcn
 from wsfcn import data
@@ -49,6 +48,7 @@ from wsfcn.data.transforms import to_tensor
 from wsfcn.model.layers import resize
 from wsfcn.show import flow as draw
 from wsfcn.show.panels import painted
+from wsfcn.study.measures import object_counts, thin_parts
 from wsfcn.study.record import record
 
 network = wsfcn.load(model)
@@ -100,11 +100,6 @@ def best_mask(sample, stride):
 
 
 # %%
-def thin_parts(exact):
-    """(H, W) pixels of one object, True or False -> those that a disc of 7 px cannot reach."""
-    return exact & ~opening(exact, disk(3))
-
-
 def cut_up(sample):
     """Pictures of a scene with one class: thin parts, and the best masks of two strides."""
     k = np.flatnonzero(sample.labels)[0] + 1
@@ -141,16 +136,10 @@ def count(found, sample):
     tally.update(found, exact)
     m = tally.confusion.matrix
     hits = m.diagonal()
-    objects = np.zeros((4, K), int)  # pixels found, pixels, thin ones found, thin ones
-    for k in np.flatnonzero(sample.labels):
-        thing = exact == k + 1
-        thin = thin_parts(thing)
-        right = found == k + 1
-        objects[:, k] = [(a & b).sum() for a in (thing, thin) for b in (right, True)]
     return {
         "iou": np.stack([hits, m.sum(0) - hits, m.sum(1) - hits]),
         "boundary": tally.boundaries,
-        "objects": objects,
+        "objects": object_counts(found, exact, K),  # pixels found, pixels, thin found, thin
         "claimed": np.array([m[0, 1:].sum(), m[0].sum()]),
     }
 
