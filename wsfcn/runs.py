@@ -19,16 +19,6 @@ from .recipes import Recipe
 KEPT = 2
 
 
-def same_training(saved: Path, recipe: Recipe) -> bool:
-    """Whether a file holds this recipe: the name does not matter, and settings that a file of an
-    older version does not say are at their defaults."""
-    try:
-        found = Recipe(**json.loads(saved.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return False
-    return found.model_copy(update={"name": recipe.name}) == recipe
-
-
 class RunFolder:
     """What a training writes, and how it goes on from there.
 
@@ -53,10 +43,10 @@ class RunFolder:
                 f"{self.folder}: holds a run already; resume it or name another folder"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not saved.exists():
-            write_all(self.folder, {saved.name: recipe.model_dump_json(indent=2).encode()})
-        elif not same_training(saved, recipe):
+        text = recipe.model_dump_json(indent=2)
+        if saved.exists() and Recipe.model_validate_json(saved.read_text()) != recipe:
             raise ValueError(f"{self.folder}: holds a run of another recipe; name another folder")
+        write_all(self.folder, {saved.name: text.encode()})
 
     def log(self, row: dict[str, Any], writer: Any = None) -> None:
         """Append a row to metrics.jsonl, and its numbers to TensorBoard."""

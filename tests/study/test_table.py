@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wsfcn.cli import main
 from wsfcn.settings import SettingsError
 from wsfcn.study import table as module
 from wsfcn.study.experiments import Experiment
@@ -129,3 +130,58 @@ def test_a_live_table_is_drawn_until_it_is_complete(experiment, folder, monkeypa
     assert [text.split(" runs")[0] for text in shown] == ["<p>4 of 9", "<p>7 of 9", "<p>9 of 9"]
     assert all("<table" in text for text in shown)
     np.testing.assert_equal(len(module.read(folder)), 9)
+
+
+def test_the_command_makes_tables_of_folders_files_and_bundles(folder, tmp_path, capsys):
+    assert main(["table", str(folder), "--bundle", str(tmp_path / "all.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "+2.52 to +7.48, above 0" in printed
+    assert main(["table", str(tmp_path / "all.json"), "--out", str(tmp_path / "t.md")]) == 0
+    assert (tmp_path / "t.md").read_text() == printed and not capsys.readouterr().out
+    two = [str(path) for path in folder.glob("*s0-*.json")]
+    assert main(["table", *two, "--format", "csv", "--baseline", "sf2"]) == 0
+    assert len(pd.read_csv(io.StringIO(capsys.readouterr().out))) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{}", "--baseline", "fca"], "baseline: no row 'fca'; known: baseline, sf2"),
+        (["{}", "--along", "size"], "along: 'size' is no axis of these records; known: row, score"),
+        (["{}", "--measures", "mIou"], "measures: 'mIou' is in no record"),
+        (["{}", "--scores", "uusal"], "there are no records"),
+        (["{}/none.json"], "none.json: No such file or directory"),
+        (["{}/bad.json"], "bad.json: holds no records of an experiment"),
+        (["tabel1"], "tabel1: no such experiment; did you mean 'table1'"),
+        (["{}", "--format", "word"], "--format"),
+    ],
+)
+def test_wrong_arguments_of_the_command_are_one_line(folder, capsys, arguments, words):
+    (folder / "bad.json").write_text("{}")
+    assert main(["table", *(text.format(folder) for text in arguments)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_the_sweep_command_lists_its_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", "two_problems", "--rows", "fca", "--seeds", "1", "--dry"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "baseline, co_occurrence 0.0, seed 1",
+        "baseline, co_occurrence 0.5, seed 1",
+        "baseline, co_occurrence 1.0, seed 1",
+        "fca, co_occurrence 0.0, seed 1",
+        "fca, co_occurrence 1.0, seed 1",
+        "5 runs",
+    ]
+    for arguments, words in (
+        (["table1", "--rows", "fcb"], "rows: no 'fcb'; did you mean 'fca'?"),
+        (["table1", "--recipe", "lite_sceens"], "did you mean 'lite_scenes'"),
+        (["table1_photos"], "data.root: nothing; voc needs the folder of its photos (--data)"),
+        (["table1_photos", "--data", "none"], "none'; voc needs the folder of its photos"),
+        (["table1", "--seeds", "x"], "--seeds"),
+    ):
+        assert main(["sweep", *arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line
+    assert not [*tmp_path.iterdir()]

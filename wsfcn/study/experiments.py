@@ -129,7 +129,7 @@ class Experiment(Part):
     parts: tuple[Part, ...] = ()
     scores: dict[str, Scoring] | str = Field({"as trained": Scoring()})
     floor: bool = False
-    measures: tuple[str, ...] = ("mIoU",)
+    measures: tuple[str, ...] = ()
     along: str = "row"
     baseline: str = ""
 

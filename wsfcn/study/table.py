@@ -21,7 +21,7 @@ HOME = Path("runs") / "experiments"
 def table(
     lines: Lines,
     *,
-    measures: Sequence[str] = ("mIoU",),
+    measures: Sequence[str] = (),
     along: str = "row",
     baseline: str = "",
     form: str = "markdown",
@@ -29,7 +29,8 @@ def table(
     """All tables of some lines: for each group its means, and the effects on each measure.
 
     along: the axis whose values are the rows of a table; see `ablations.groups`, also for the
-    errors. baseline: the row that gains count from. form: one of FORMS; csv is the tidy frame.
+    errors. baseline: the row that gains count from. measures: by default mIoU, where there is any.
+    form: one of FORMS; csv is the tidy frame.
     """
     if not lines:
         raise SettingsError("there are no records to make a table of")
@@ -39,6 +40,7 @@ def table(
     known = dict.fromkeys(str(line[along]) for line in lines)
     if baseline and baseline not in known:
         raise SettingsError(f"baseline: no {along} {baseline!r}; known: {', '.join(known)}")
+    measures = measures or ("mIoU",) * any("mIoU" in line for line in lines)
     if unknown := [m for m in measures if not any(m in line for line in lines)]:
         raise SettingsError(f"measures: {unknown[0]!r} is in no record")
     texts = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from ..files import check_output_folder, write_all
 from ..model.network import Network
 from ..predict import predict
 from ..recipes import Recipe
-from ..runs import same_training
 from ..train import EpochHook, StepHook, TrainingResult, train
 
 PROFILES = {"smoke": recipes.smoke_scenes, "laptop": recipes.lite_scenes}
@@ -58,11 +58,20 @@ def run_folder(recipe: Recipe) -> Path:
     key = hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()[:12]
     folder = runs / f"{recipe.name.replace('/', '-')}-{key}"
     if not folder.is_dir():
-        found = sorted(runs.glob("*/recipe.json"))
-        for saved in sorted(found, key=lambda p: not (p.parent / "score.json").exists()):
-            if same_training(saved, recipe):
-                return saved.parent
+        found = sorted(file.parent for file in runs.glob("*/recipe.json"))
+        for other in sorted(found, key=lambda place: not (place / "score.json").exists()):
+            saved = _recipe_in(other)
+            if saved is not None and saved.model_copy(update={"name": recipe.name}) == recipe:
+                return other
     return folder
+
+
+def _recipe_in(folder: Path) -> Recipe | None:
+    """The recipe of a training, read with the settings of today."""
+    try:
+        return Recipe(**json.loads((folder / "recipe.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 @contextmanager
@@ -88,6 +97,7 @@ def trained(
     The masks of the first `filmed` validation images are kept for `film`.
     """
     folder = run_folder(recipe)
+    recipe = _recipe_in(folder) or recipe  # perhaps under another name
 
     def after(epoch: int, model: Network, rows: list[dict[str, Any]]) -> None:
         _expose(folder, epoch, model, datasets[1], filmed)
