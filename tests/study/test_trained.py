@@ -63,7 +63,7 @@ def test_a_training_under_another_name_is_read_back(tmp_path, monkeypatch):
     recipe = RECIPE.change(small)
     first = trained(recipe, progress=False)
     again = trained(recipe.change({"name": "another"}), progress=False)
-    assert again.folder == first.folder and again.score == first.score
+    assert again.folder == first.folder and again.score.to_dict() == first.score.to_dict()
     assert len([*(tmp_path / "runs").iterdir()]) == 1
 
 

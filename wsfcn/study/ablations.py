@@ -80,12 +80,14 @@ def read(*paths: str | Path, score: str | None = None) -> list[dict[str, Any]]:
     if score is not None:
         lines = [line for line in lines if line["score"] == score]
     known = [*PAPER, *PAPER_TABLE3]
-    return sorted(
-        lines,
-        key=lambda line: [
-            known.index(line[axis]) if line[axis] in known else len(known) for axis in AXES
-        ],
-    )
+
+    def place(line: Line) -> list[Any]:
+        ranks = [known.index(line[a]) if line[a] in known else len(known) for a in AXES]
+        numbers = [isinstance(v, (int, float)) for v in line["at"].values()]
+        point = zip(numbers, line["at"].values(), strict=True)
+        return [*ranks, [(n, v if n else 0, str(v)) for n, v in point], line["seed"]]
+
+    return sorted(lines, key=place)
 
 
 def lines_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
