@@ -13,6 +13,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from . import flags
 from .files import check_output_folder, write_all
+from .settings import read_yaml
 
 if TYPE_CHECKING:
     from .study.experiments import Experiment
@@ -80,7 +81,7 @@ def run(argv: list[str]) -> int:
     """`wsfcn run`."""
     given = flags.parse(RunArguments, "run", argv)
     out = check_output_folder(given.out)
-    parameters = _read_parameters(given.file) if given.file is not None else {}
+    parameters = read_yaml(given.file) if given.file is not None else {}
     parameters |= dict(given.parameters)
     from .study.notebooks import run_notebook
 
@@ -159,15 +160,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _read_parameters(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML ({error})") from None
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise ValueError(f"{path}: needs lines of 'name: value'")
-    return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -51,6 +52,24 @@ class Settings(BaseModel):
             _field(name, last, model)
             place[last] = value.model_dump() if isinstance(value, Settings) else value
         return type(self)(**values)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The lines of 'name: value' in a file. SettingsError naming it where it holds others."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        # A name for a value may stand for itself ten times, and that one too.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise SettingsError(f"{path}: names values (&, *), which settings need not")
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise SettingsError(f"{path}: is not YAML ({said:.160})") from None
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise SettingsError(f"{path}: needs lines of 'name: value'")
+    return values
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -101,6 +101,7 @@ def test_rows_seeds_and_grids_are_multiplied_seed_by_seed(declare):
         ("notebook: 01_cams\ngrid: {scenes: [0]}", "scenes: .*greater than or equal to 1"),
         ("- 1", "mine.yml: needs lines of 'name: value'"),
         ("a: [", "mine.yml: is not YAML"),
+        ("about: &a x\nname: *a", "mine.yml: names values"),
     ],
 )
 def test_wrong_declarations_name_what_would_be_right(declare, text, message):

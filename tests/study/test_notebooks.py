@@ -218,6 +218,19 @@ def test_a_full_disk_loses_no_execution(write_notebook, parameters, tmp_path, mo
     assert read_notebook(kept)["cells"][-1]["outputs"][0]["text"] == "3\n"
 
 
+def test_a_copy_that_a_full_disk_tore_is_not_kept(
+    write_notebook, parameters, tmp_path, monkeypatch
+):
+    def torn(source, target, partial, *_):
+        partial.write_text('{"cells": [')
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "_execute", torn)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/out'"):
+        run(write_notebook([parameters("n = 3"), "n"]))
+    assert [*(tmp_path / "out").iterdir()] == []
+
+
 def test_what_lies_in_a_folder_counts(tmp_path):
     schema = sources.PARAMETERS["07_failure_cases"]
     (tmp_path / "photos").mkdir()

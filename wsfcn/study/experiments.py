@@ -28,7 +28,7 @@ from ..data.sample import Dataset
 from ..data.scenes import SceneSet
 from ..protocols import Protocol, named, table3
 from ..recipes import Recipe
-from ..settings import Settings, SettingsError, nearest
+from ..settings import Settings, SettingsError, nearest, read_yaml
 from .sources import FOLDER, find_notebook, read_notebook, resolve, schema_of
 
 SUFFIX = ".record.json"
@@ -139,23 +139,15 @@ class Experiment(Part):
 
         Raises FileNotFoundError, or SettingsError that names file and field.
         """
-        import yaml
-
         file, own = Path(path), FOLDER.parent / "experiments"
         if not file.is_file() and (own / f"{path}.yml").is_file():
             file = own / f"{path}.yml"
         if not file.is_file():
             there = [p.stem for p in sorted(own.glob("*.yml"))]
             raise FileNotFoundError(f"{path}: no such experiment; {nearest(file.stem, there)}")
+        given = {"name": file.stem, **read_yaml(file)}
         try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
-            if not isinstance(values, dict):
-                raise SettingsError("needs lines of 'name: value'")
-            given = {"name": file.stem, **values}
-            return cls(**{str(k): v for k, v in given.items()}).change(dict(changes or {}))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            text = " ".join(str(error).split())
-            raise SettingsError(f"{file}: is not YAML ({text:.160})") from None
+            return cls(**given).change(dict(changes or {}))
         except SettingsError as error:
             raise SettingsError(f"{file}: {error}") from None
 
@@ -195,7 +187,7 @@ class Experiment(Part):
                     changed = _differences(recipe, whole)
                     scores = self._scores(recipe)
                     seeded = recipe.change({"train.seed": seed})
-                    floor = self.floor and row == "baseline"
+                    floor = self.floor and row == "baseline" and recipe.train.views > 0
                     yield Run(
                         row=row,
                         seed=seed,

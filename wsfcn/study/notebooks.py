@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,13 @@ def run_notebook(
         write_all(folder, contents)
         if keyed:
             write_all(folder / "figures", _figures(executed))
-    except OSError:  # a full disk: a file needs no room to be renamed
-        if partial.exists():
+    except OSError as error:  # a full disk: a file needs no room to be renamed
+        with suppress(NotebookError):  # it may have been torn
+            read_notebook(partial)
             partial.replace(_failed(target))
-        raise
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     finally:
         partial.unlink(missing_ok=True)
     _failed(target).unlink(missing_ok=True)

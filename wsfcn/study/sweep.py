@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ..features import cache_folder
 from ..files import check_output_folder, write_all
 from ..settings import SettingsError
 from .execute import execute, gpus, leaving, stop
@@ -47,9 +48,9 @@ def sweep(
     those that have a record as well.
 
     A run whose process or worker was killed is done again. Raises SweepError at the end where
-    runs failed, naming the first; what each said is kept beside the records. Raises OSError at
-    once where no record can be written, and SettingsError before anything starts where the data
-    of a run are not there.
+    runs failed, naming the first; what each said is kept beside the records. It is raised at once
+    where a disk is full; SettingsError before anything starts where the data of a run are not
+    there.
     """
     folder = check_output_folder(folder)
     for run in runs:
@@ -77,7 +78,10 @@ def sweep(
                 write_record(folder, record)
             except Exception as error:  # of whatever kind: the other runs go on
                 if os.strerror(errno.ENOSPC) in str(error):
-                    raise OSError(errno.ENOSPC, f"{run}: {error}; finished runs are kept") from None
+                    raise SweepError(
+                        f"{run}: the disk of {folder} or of {cache_folder()} is full; free some "
+                        "space and start the sweep again, it goes on"
+                    ) from None
                 failed[str(run)] = str(error)
                 write_all(folder, {log: getattr(error, "log", str(error)).encode()})
                 bar.write(f"{run}: failed: {error}", sys.stderr)
