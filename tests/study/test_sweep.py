@@ -71,7 +71,7 @@ def whole(spec, tmp_path_factory):
     return folder / "out"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_record_says_how_it_came_about(whole):
     for path in whole.iterdir():
         record = json.loads(path.read_text())
@@ -87,7 +87,7 @@ def test_a_record_says_how_it_came_about(whole):
         assert record["hardware"]["threads"] == 1 and record["data"]["train"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_sweep_that_is_killed_goes_on_to_the_same_table(spec, whole, cache, tmp_path):
     command = [sys.executable, "-m", "wsfcn", "sweep", str(spec), "--jobs", "2", "--out", "out"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -109,7 +109,7 @@ def test_a_sweep_that_is_killed_goes_on_to_the_same_table(spec, whole, cache, tm
     assert third.stdout == again.stdout
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_killed_dask_worker_costs_no_run(spec, whole, cache, tmp_path):
     distributed = pytest.importorskip("distributed")
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
@@ -124,12 +124,11 @@ def test_a_killed_dask_worker_costs_no_run(spec, whole, cache, tmp_path):
 
         threading.Thread(target=kill, daemon=True).start()
         address = cluster.scheduler_address
-        runs = Experiment.read(spec).runs()[:3]
+        runs = Experiment.read(spec).runs(seeds=[0])
         sweep(runs, tmp_path / "out", scheduler=address, progress=False)
         assert killed.is_set()
-    found, wanted = scores(tmp_path / "out"), scores(whole)
-    last = (wanted["row"] == "sf2") & (wanted["seed"] == 1)
-    pd.testing.assert_frame_equal(found, wanted[~last].reset_index(drop=True))
+    wanted = scores(whole).query("seed == 0").reset_index(drop=True)
+    pd.testing.assert_frame_equal(scores(tmp_path / "out"), wanted)
 
 
 def test_a_scheduler_that_does_not_answer_is_named(spec, tmp_path, monkeypatch):
