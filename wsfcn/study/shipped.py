@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import __version__, recipes
 from ..build import SHIPPED, load, save
@@ -18,18 +19,22 @@ from ..evaluate import evaluate
 from ..recipes import Recipe
 from .trained import trained
 
-COOCCURRING = {"name": "lite_scenes/co_occurrence=1", "data.scenes.co_occurrence": 1.0}
+# Variants of which the package carries the baseline and FCA.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "cooccurring": {"name": "lite_scenes/co_occurrence=1.0", "data.scenes.co_occurrence": 1.0},
+    "unnormalised": {"name": "lite_scenes/norms=initial", "model.context_norms": "initial"},
+}
 
 
 def scene_networks(base: Recipe | None = None) -> dict[str, Recipe]:
-    """Name -> recipe: WS-FCN and the other rows of Table I on scenes, and two that were trained
-    where every class comes with its own ground."""
+    """Name -> recipe: WS-FCN and the other rows of Table I on scenes; two that were trained where
+    every class comes with its own ground, two whose context is not normalised."""
     base = base or recipes.lite_scenes()
-    together = recipes.table1(base.change(COOCCURRING))
     rows = {f"lite-scenes-{row}": recipe for row, recipe in recipes.table1(base).items()}
     rows = {"lite-scenes": base} | {n: r for n, r in rows.items() if r.model != base.model}
-    for row in ("baseline", "fca"):
-        rows[f"lite-scenes-{row}-cooccurring"] = together[row]
+    for variant, changes in VARIANTS.items():
+        own = recipes.table1(base.change(changes))
+        rows |= {f"lite-scenes-{row}-{variant}": own[row] for row in ("baseline", "fca")}
     return rows
 
 
