@@ -18,7 +18,6 @@ from .batches import Batch
 from .data.sample import Dataset
 from .model.backbone import Features
 from .model.network import Network
-from .recipes import Recipe
 from .state import State
 
 KEPT = 3  # files of bad batches a run; each holds the network
@@ -191,10 +190,10 @@ def replay(path: str | Path) -> dict[str, float]:
     from .train import losses, new_fabric  # which need this module
 
     tensors, header = weights.read_safetensors(path)
-    recipe = Recipe(**header["recipe"])
+    recipe, classes = build.recipe_in(header, path)
     fabric = new_fabric(recipe.train.precision)
     bare = recipe.change({"model.pretrained": False})
-    network = build.build_model(bare, tuple(header["classes"]))
+    network = build.build_model(bare, classes)
     own = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
     weights.load_state(network, own, str(path))
     wrapped = fabric.setup(network.train())
