@@ -343,11 +343,15 @@ def _read_parameters(path: Path) -> dict[str, Any]:
 
     try:
         text = path.read_text(encoding="utf-8")
-        # A name for a value may stand for itself ten times, and that one too.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError(f"{path}: names values (&, *), which parameters need not")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            # A name for a value may stand for itself ten times, and that one too.
+            if isinstance(event, yaml.AliasEvent) or depth > 9:
+                raise ValueError(f"{path}: parameters need no names of values (&, *), no nesting")
         values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not YAML ({error})") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise ValueError(f"{path}: needs lines of 'name: value'")

@@ -112,10 +112,8 @@ def draw_mask(entry: Entry) -> NDArray[np.uint8]:
 
     layers = []
     for thing in entry.things:
-        outline = thing.outline
-        _check_outline(outline, entry.height, entry.width)
-        if not (isinstance(outline, dict) and isinstance(outline["counts"], str | bytes)):
-            outline = code.frPyObjects(outline, entry.height, entry.width)
+        outline = _checked(thing.outline, entry.height, entry.width)
+        outline = code.frPyObjects(outline, entry.height, entry.width)
         runs = code.merge(outline) if isinstance(outline, list) else outline
         layers.append((not thing.crowd, -int(code.area(runs)), thing.number, runs))
     mask = np.zeros((entry.height, entry.width), np.uint8)
@@ -124,20 +122,41 @@ def draw_mask(entry: Entry) -> NDArray[np.uint8]:
     return mask
 
 
-def _check_outline(outline: Any, height: int, width: int) -> None:
-    """ValueError for what would lead the library, which trusts it, out of the image."""
+def _checked(outline: Any, height: int, width: int) -> Any:
+    """The outline, its runs as numbers. ValueError for one that would lead the library, which
+    trusts it, out of the image."""
     if isinstance(outline, dict):
         runs, size = outline["counts"], outline["size"]
         if list(size) != [height, width]:
             raise ValueError(f"a code for {size} in an image of {[height, width]}")
-        if isinstance(runs, list) and (min(runs, default=0) < 0 or sum(runs) != height * width):
+        if not isinstance(runs, str | list):
+            raise ValueError(f"a code of {runs!r:.40}")
+        runs = _unpacked(runs) if isinstance(runs, str) else runs
+        if min(runs, default=0) < 0 or sum(runs) != height * width:
             raise ValueError("a code for another number of pixels")
-        return
+        return {"counts": runs, "size": [height, width]}
     for polygon in outline:
         if polygon.ndim != 1 or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("a polygon needs three points or more")
         if not np.abs(polygon).max() <= 2 * max(height, width):  # also where it is not a number
             raise ValueError("a polygon far outside the image")
+    return outline
+
+
+def _unpacked(code: str) -> list[int]:
+    """Runs from COCO's text of them: five bits a letter, from the third on as differences."""
+    letters, runs = iter(code.encode()), list[int]()
+    for letter in letters:
+        number, bits, digits = 0, letter - 48, 0
+        while True:
+            number |= (bits & 31) << 5 * digits
+            digits += 1
+            if not bits & 32:
+                break
+            bits = next(letters, 48) - 48
+        number -= (1 << 5 * digits) if bits & 16 else 0
+        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+    return runs
 
 
 def _entry(image: dict[str, Any]) -> Entry:
