@@ -152,7 +152,7 @@ def shipped() -> list[str]:
 def recipe_in(header: dict, path: str | Path) -> tuple[Recipe, tuple[str, ...]]:
     """Recipe and classes of a file's header. Raises WeightsError for what cannot be one."""
     try:
-        recipe = Recipe.model_validate(header["recipe"])
+        recipe = Recipe(**header["recipe"])
         classes = tuple(header["classes"])
         if not 0 < len(classes) < IGNORE or not all(isinstance(name, str) for name in classes):
             raise ValueError(f"{len(classes)} classes; it needs 1 to {IGNORE - 1} names")

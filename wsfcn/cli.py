@@ -352,7 +352,7 @@ def _read_parameters(path: Path) -> dict[str, Any]:
                 raise ValueError(f"{path}: parameters need no names of values (&, *), no nesting")
         values = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML ({error})") from None
+        raise ValueError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise ValueError(f"{path}: needs lines of 'name: value'")
     return values

@@ -191,12 +191,12 @@ def read_recipe(folder: str | Path) -> Recipe:
     """The recipe of a run. Raises RunError naming the file where there is none or it is damaged."""
     path = Path(folder) / "recipe.json"
     try:
-        return Recipe.model_validate_json(path.read_bytes())
+        return Recipe(**json.loads(path.read_bytes()))
     except FileNotFoundError:
         raise RunError(f"{folder}: holds no run (no {path.name} in it)") from None
     except SettingsError as error:
         raise RunError(f"{path}: {error}") from None
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{path}: is not the recipe of a run ({reason:.200})") from None
 

@@ -166,7 +166,8 @@ def _entry(image: dict[str, Any]) -> Entry:
         raise ValueError(f"{name}: a size of {width} x {height} px")
     if height * width > MAX_PIXELS:
         raise ValueError(f"{name}: {width} x {height} px are more than {MAX_PIXELS:,}")
-    if "\0" in name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    pure = PurePosixPath(name)
+    if "\0" in name or pure.is_absolute() or ".." in pure.parts or not pure.parts:
         raise ValueError(f"{name!r} is no file name inside the folder")
     return Entry(name, height, width, [])
 

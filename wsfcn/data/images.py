@@ -117,11 +117,11 @@ def list_images(place: str | Path) -> list[Path]:
 def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     """The decoded image; whatever goes wrong in decoding becomes an ImageError."""
     path = Path(path)
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder; give an image file")
-    if path.exists() and not path.is_file():  # opening a pipe would wait
-        raise ImageError(f"{path}: is no regular file; give an image file")
     try:
+        if path.is_dir():
+            raise ImageError(f"{path}: is a folder; give an image file")
+        if path.exists() and not path.is_file():  # opening a pipe would wait
+            raise ImageError(f"{path}: is no regular file; give an image file")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty (0 bytes)")
         with warnings.catch_warnings():
