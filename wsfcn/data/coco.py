@@ -167,8 +167,14 @@ def _entry(image: dict[str, Any]) -> Entry:
     if height * width > MAX_PIXELS:
         raise ValueError(f"{name}: {width} x {height} px are more than {MAX_PIXELS:,}")
     pure = PurePosixPath(name)
-    if "\0" in name or pure.is_absolute() or ".." in pure.parts or not pure.parts:
-        raise ValueError(f"{name!r} is no file name inside the folder")
+    if (
+        "\0" in name
+        or pure.is_absolute()
+        or ".." in pure.parts
+        or not pure.parts
+        or len(name) > 1000
+    ):
+        raise ValueError(f"{name!r:.200} is no file name inside the folder")
     return Entry(name, height, width, [])
 
 
