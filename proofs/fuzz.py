@@ -185,21 +185,22 @@ def _checkpoints(folder: Path) -> list[Path]:
 
     import wsfcn
     from wsfcn import recipes
-    from wsfcn.weights import write_safetensors
+    from wsfcn.weights import _sort_header, write_safetensors
 
+    torch.manual_seed(0)
     tensors = {"a": torch.rand(30), "b.c": torch.ones(2, 3, 4), "d": torch.arange(5)}
     write_safetensors(folder / "a.safetensors", tensors, {"recipe": {"name": "x"}, "n": [1, None]})
     torch.save(tensors, folder / "b.pth")
     torch.save(tensors, folder / "c.pth", _use_new_zipfile_serialization=False)
-    torch.manual_seed(0)
     recipe = recipes.smoke_scenes().change({"model.pretrained": False})
     network = wsfcn.build_model(recipe)
     # Without its checksum, so that mutants come further than to that.
     header = {"recipe": recipe.model_dump(mode="json"), "classes": list(network.classes)}
     texts = {k: json.dumps(v) for k, v in header.items()}
     plain = {k: v.contiguous() for k, v in network.state_dict().items()}
-    save_file(plain, folder / "d.safetensors", texts)
-    save_file(tensors, folder / "e.safetensors", {"recipe": '{"name": "x"}'})
+    for name, values, told in (("d", plain, texts), ("e", tensors, {"recipe": '{"name": "x"}'})):
+        save_file(values, folder / f"{name}.safetensors", told)
+        _sort_header(folder / f"{name}.safetensors")
     return [folder / name for name in ("a.safetensors", "b.pth", "c.pth", "d.safetensors")] + [
         folder / "e.safetensors"
     ]

@@ -27,7 +27,7 @@ from wsfcn.data.images import ImageError, read_image
 from wsfcn.data.labels import LabelError, read_rows
 from wsfcn.data.sample import DataError
 from wsfcn.data.unpack import FetchError, unpack
-from wsfcn.data.voc import Voc
+from wsfcn.data.voc import Voc, read_mat
 from wsfcn.settings import SettingsError
 from wsfcn.study import sources
 from wsfcn.study.parameters import PARAMETERS
@@ -388,6 +388,12 @@ def test_annotations_in_xml_fetch_and_unfold_nothing(tmp_path, body):
     with pytest.raises(DataError, match=r"a\.xml: ") as caught:
         Voc(tmp_path, "train", labels="xml")[0]
     assert "root:" not in str(caught.value)
+
+
+def test_a_packed_mask_of_many_bytes_is_not_unpacked(tmp_path):
+    (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0" + bytes(1_000_000))
+    with pytest.raises(DataError, match=r"a\.mat: has 1,000,010 bytes"):
+        read_mat(tmp_path / "a.mat", 20)
 
 
 # --- parameters ---

@@ -231,6 +231,8 @@ def test_safetensors(tmp_path, shapes, header):
         for name, (shape, kind) in shapes.items()
     }
     write_safetensors(tmp_path / "a.safetensors", tensors, header)
+    write_safetensors(tmp_path / "b.safetensors", tensors, dict(reversed(header.items())))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     found, told = read_safetensors(tmp_path / "a.safetensors")
     assert told == header and found.keys() == tensors.keys()
     for name, tensor in tensors.items():

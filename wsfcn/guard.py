@@ -23,6 +23,11 @@ from .state import State
 KEPT = 3  # files of bad batches a run; each holds the network
 
 
+def total(gradients: list[Tensor]) -> Tensor:
+    """Not finite where any gradient is not; a norm takes a hundred times as long."""
+    return torch.stack([gradient.sum() for gradient in gradients]).sum()
+
+
 class Pass(NamedTuple):
     """A forward pass as it was begun: its batch and the states of the generators."""
 
@@ -96,8 +101,7 @@ class Guard:
         """Take the step of the passes since the last one, if all of them were finite."""
         parameters = (p for group in self.state.optimizer.param_groups for p in group["params"])
         gradients = [p.grad for p in parameters if p.grad is not None]
-        largest = get_total_norm(gradients, math.inf)  # is not finite where any gradient is not
-        good = torch.stack([self._total, largest]).isfinite()
+        good = torch.stack([self._total, total(gradients)]).isfinite()
         # Every process comes to the same answer.
         every = self.fabric.all_reduce(good.float(), reduce_op="mean")
         assert isinstance(every, Tensor)

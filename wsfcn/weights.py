@@ -47,11 +47,24 @@ def write_safetensors(path: str | Path, tensors: dict[str, Tensor], header: dict
     with replacing(path) as temporary:
         try:
             save_file(plain, temporary, texts)
+            _sort_header(temporary)
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+
+
+def _sort_header(path: Path) -> None:
+    """The library writes its metadata in any order; sorted, equal content makes equal files."""
+    with open(path, "r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+        if len(text) == size:
+            file.seek(8)
+            file.write(text)
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:

@@ -128,7 +128,7 @@ def _checked(outline: Any, height: int, width: int) -> Any:
     if isinstance(outline, dict):
         runs, size = outline["counts"], outline["size"]
         if list(size) != [height, width]:
-            raise ValueError(f"a code for {size} in an image of {[height, width]}")
+            raise ValueError(f"a code for {size!r:.60} in an image of {[height, width]}")
         if not isinstance(runs, str | list):
             raise ValueError(f"a code of {runs!r:.40}")
         runs = _unpacked(runs) if isinstance(runs, str) else runs
