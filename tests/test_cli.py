@@ -142,22 +142,44 @@ def test_wrong_arguments_give_one_line(call, command, words, tmp_path, monkeypat
 def test_train_passes_recipe_and_folder(call, monkeypatch, tmp_path):
     seen = {}
 
-    def fake(recipe, folder, *, resume):
-        seen.update(recipe=recipe, folder=folder, resume=resume)
+    def fake(recipe, folder, **options):
+        seen.update(recipe=recipe, folder=folder, **options)
         return types.SimpleNamespace(score="mIoU 12.34")
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("wsfcn.train.train", fake)
     code, out, _ = call(
         *["train", "lite-scenes/baseline", "--train.epochs", "3", "--model.width", "32"],
-        *["--data.scenes.objects", "1", "2", "--resume"],
+        *["--data.scenes.objects", "1", "2", "--resume", "--every", "50", "--keep", "3"],
     )
     assert code == 0 and "mIoU 12.34" in out
     expected = recipes.table1(recipes.lite_scenes())["baseline"].change(
         {"train.epochs": 3, "data.scenes.objects": (1, 2), "model.width": 32}
     )
     assert seen["recipe"] == expected and seen["resume"] is True
+    assert (seen["every"], seen["keep"], seen["bad"]) == (50, 3, 10)
     assert seen["folder"] == Path("runs/lite_scenes-baseline")
+
+
+def test_train_goes_on_with_the_recipe_of_a_run(call, monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr(
+        "wsfcn.train.train",
+        lambda recipe, folder, **options: (
+            seen.update(recipe=recipe, folder=folder, **options)
+            or types.SimpleNamespace(score="mIoU 1")
+        ),
+    )
+    recipe = recipes.smoke_scenes().change({"model.width": 24})
+    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+    assert call("train", "--resume", tmp_path, "--train.workers", 3)[0] == 0
+    assert seen["recipe"] == recipe.change({"train.workers": 3})
+    assert seen["folder"] == tmp_path and seen["resume"] is True
+    one_line(call("train", "--resume"), "needs the folder of a run")
+    one_line(call("train", "--resume", tmp_path / "no"), "no: holds no run")
+    one_line(call("train", "--resume", tmp_path, "--out", "x"), "--out: --resume goes on in")
+    (tmp_path / "recipe.json").write_text('{"name": 3}')
+    one_line(call("train", "--resume", tmp_path), "recipe.json: is not the recipe of a run")
 
 
 def test_train_into_a_file(call, tmp_path):

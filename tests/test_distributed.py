@@ -60,16 +60,17 @@ def distance(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) 
     return max(float(((a - b).abs() / b.abs().clamp(min=1)).max()) for a, b in pairs)
 
 
-def torchrun(folder: Path, recipe: recipes.Recipe) -> str:
-    """Train on two processes; what they printed."""
+def torchrun(folder: Path, recipe: recipes.Recipe, before: str = "", resume: bool = False) -> str:
+    """Train on two processes, `before` being run first in each; what they printed."""
     script = folder.with_suffix(".py")
     script.write_text(
         "import sys, torch\n"
         "from wsfcn import recipes\n"
+        f"{before}\n"
         "from wsfcn.train import train\n"
         "torch.set_num_threads(1)\n"
         f"recipe = recipes.Recipe.model_validate_json({recipe.model_dump_json()!r})\n"
-        "result = train(recipe, sys.argv[1], monitor=2, progress=False)\n"
+        f"result = train(recipe, sys.argv[1], monitor=2, progress=False, resume={resume})\n"
         "print('SCORE', result.score.images, result.score.mean_iou, flush=True)\n"
     )
     with socket.socket() as probe:
@@ -177,3 +178,54 @@ def test_bf16_training_stays_close(tmp_path):
 def test_what_cannot_be_is_said(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         one_process(tmp_path / "run", STEP.change(changes))
+
+
+@pytest.mark.timeout(300)
+def test_no_process_takes_a_step_that_is_not_finite_in_one(tmp_path):
+    poison = """
+import os
+import wsfcn.train as module
+usual = module.losses
+def losses(output, *rest, **named):
+    found = usual(output, *rest, **named)
+    bad = float("nan") if os.environ["RANK"] == "1" and named["warm_up"] else 0.0
+    return found._replace(classification=found.classification + bad)
+module.losses = losses
+"""
+    recipe = STEP.change({"train.epochs": 2, "train.warmup_epochs": 1})
+    torchrun(tmp_path / "run", recipe, poison)
+    [file] = (tmp_path / "run" / "bad").iterdir()
+    assert file.stem == "epoch-001-step-00001-process-1"
+    kept = read_safetensors(file)[0]
+    before = {k.removeprefix("network."): v for k, v in kept.items() if k.startswith("network.")}
+    assert distance(before, dict(start().state_dict())) == 0
+    steps = [json.loads(s) for s in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row.get("skipped") for row in steps if "step" in row] == [1, None]
+    expected = one_process(tmp_path / "one", recipe.change({"train.warmup_epochs": 0}))
+    found = tensors_of(tmp_path / "run")
+    assert all(v.isfinite().all() for v in found.values()) and expected.keys() == found.keys()
+
+
+@pytest.mark.timeout(600)
+def test_processes_go_on_where_they_stopped(tmp_path):
+    recipe = STEP.change({"train.epochs": 3, "model.gate_rate": 0.3, "model.context_dropout": 0.5})
+    torchrun(tmp_path / "whole", recipe)
+    stop = """
+import signal
+import wsfcn.train as module
+usual = module.train
+def train(*rest, **named):
+    def hook(step, rows):
+        if step == 2 and module.torch.distributed.get_rank() == 1:
+            signal.raise_signal(signal.SIGTERM)
+    try:
+        usual(*rest, **named, on_step=hook)
+    except KeyboardInterrupt as error:
+        print(error, flush=True)
+        sys.exit()
+module.train = train
+"""
+    said = torchrun(tmp_path / "cut", recipe, stop)
+    torchrun(tmp_path / "cut", recipe, resume=True)
+    assert said.count("stopped after step 2 of 3, nothing is lost") == 2
+    assert distance(tensors_of(tmp_path / "cut"), tensors_of(tmp_path / "whole")) == 0

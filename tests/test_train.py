@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -162,6 +163,55 @@ def test_cached_features_are_those_of_the_augmented_views():
     close = (cached.probabilities - plain.probabilities).abs()
     assert close.mean() < 1e-3 and close.max() < 0.1  # float16 features
     assert torch.equal(batch.labels[0], torch.from_numpy(data[5].labels))
+
+
+def test_features_that_were_stopped_are_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSFCN_CACHE", str(tmp_path / "whole"))
+    recipe = SMOKE.change({"train.views": 2, "data.train": 40})  # three batches a view
+    data = build_data(recipe.data)[0]
+    model = build_model(recipe)
+    whole = cached_features(model, recipe, data, progress=False)
+    monkeypatch.setenv("WSFCN_CACHE", str(tmp_path / "cut"))
+    monkeypatch.setattr("wsfcn.features.SECONDS", 0)
+    usual, seen = Views.__getitem__, []
+
+    def interrupted(self, index):
+        seen.append((self.view, index))
+        if len(seen) == 60:
+            raise KeyboardInterrupt
+        return usual(self, index)
+
+    monkeypatch.setattr(Views, "__getitem__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(model, recipe, data, progress=False)
+    assert not [p for p in (tmp_path / "cut" / "features").iterdir() if p.name[0] != "."]
+    again = cached_features(model, recipe, data, progress=False)
+    assert seen[60:] == [(1, index) for index in range(16, 40)]
+    for one, other in zip(whole.arrays, again.arrays, strict=True):
+        assert np.array_equal(one, other)
+    assert [p.name for p in (tmp_path / "cut" / "features").iterdir()] == [again.folder.name]
+
+
+def test_two_processes_that_want_the_same_features_compute_them_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSFCN_CACHE", str(tmp_path))
+    data = build_data(SMOKE.data)[0]
+    model = build_model(SMOKE)
+    usual, seen = Views.__getitem__, []
+
+    def counted(self, index):
+        seen.append(index)
+        return usual(self, index)
+
+    monkeypatch.setattr(Views, "__getitem__", counted)
+    work = [
+        threading.Thread(target=cached_features, args=(model, SMOKE, data), kwargs={"progress": 0})
+        for _ in range(2)
+    ]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert sorted(seen) == list(range(24))
 
 
 def test_seeds_and_rows_share_cached_features_but_data_do_not():

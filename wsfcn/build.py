@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from . import weights
-from .data.sample import CLASSES
+from .data.sample import CLASSES, IGNORE
 from .model.backbone import Backbone
 from .model.context_rivals import ASPP, PPM, LargeConv, NonLocal
 from .model.decoder import Decoder, StochasticGate
@@ -153,6 +153,19 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
+def recipe_in(header: dict, path: str | Path) -> tuple[Recipe, tuple[str, ...]]:
+    """Recipe and classes of a file's header. Raises WeightsError for what cannot be one."""
+    try:
+        recipe = Recipe(**header["recipe"])
+        classes = tuple(header["classes"])
+        if not 0 < len(classes) < IGNORE or not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"{len(classes)} classes; it needs 1 to {IGNORE - 1} names")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise weights.WeightsError(f"{path}: no network of wsfcn, header: {reason:.300}") from None
+    return recipe, classes
+
+
 def load(source: str | Path) -> Network:
     """A trained network in eval mode: one of the package by name (`shipped`), or a file.
 
@@ -172,9 +185,15 @@ def load(source: str | Path) -> Network:
         )
     if "recipe" not in header:
         raise weights.WeightsError(f"{path}: no recipe in its header; not a network of wsfcn")
-    recipe = Recipe(**header["recipe"])
+    recipe, classes = recipe_in(header, path)
+    bare = recipe.change({"model.pretrained": False})
+    with torch.device("meta"):  # a header may ask for a network larger than memory
+        sizes = {k: v.shape for k, v in build_model(bare, classes).state_dict().items()}
+    wrong = [k for k, v in tensors.items() if k in sizes and v.shape != sizes[k]]
+    if wrong:
+        raise weights.WeightsError(f"{path}: does not fit the recipe in its header: {wrong[0]}")
     bare = recipe.change({"model.pretrained": header.get("backbone") == "imagenet"})
-    model = build_model(bare, tuple(header["classes"]))
+    model = build_model(bare, classes)
     model.recipe = recipe
     if bare.model.pretrained:
         own = {k: v for k, v in model.state_dict().items() if k.startswith("backbone.")}

@@ -1,7 +1,8 @@
 """The command line: `wsfcn COMMAND ...`, see COMMANDS.
 
 Exit codes: 0 done; 1 some photos of several failed; 2 a wrong argument or input, said in one
-line; 3 a fault of the program; 130 interrupted. Heavy imports wait until a command needs them.
+line; 3 a fault of the program; 130 interrupted; 143 terminated. Heavy imports wait until a command
+needs them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .files import check_output_folder, write_all
+from .stop import Stop
 
 if TYPE_CHECKING:
     from .flags import EvaluateArguments
@@ -34,14 +36,26 @@ def train(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(
             "usage: wsfcn train RECIPE [flags]    (wsfcn train RECIPE --help lists the flags)\n"
+            "       wsfcn train --resume RUN [flags]    go on with the run in this folder\n"
             f"RECIPE: {', '.join(recipes.known_recipes())};\n"
             f"        with /ROW for a row of Table I: {', '.join(recipes.table1())};\n"
             f"        of Table II: {', '.join(recipes.table2())};\n"
             f"        or a variant of the method: {', '.join(recipes.VARIANTS)}"
         )
         return 0
-    start = flags.TrainArguments(recipes.find_recipe(argv[0]))
-    given = flags.parse(flags.TrainArguments, f"train {argv[0]}", argv[1:], start)
+    if argv[0] == "--resume":
+        if len(argv) < 2 or argv[1].startswith("-"):
+            raise ValueError("--resume: needs the folder of a run: wsfcn train --resume RUN")
+        from .runs import read_recipe
+
+        place = Path(argv[1])
+        start = flags.TrainArguments(read_recipe(place), out=place, resume=True)
+        given = flags.parse(flags.TrainArguments, f"train --resume {argv[1]}", argv[2:], start)
+        if given.out != place:
+            raise ValueError(f"--out: --resume goes on in {place}")
+    else:
+        start = flags.TrainArguments(recipes.find_recipe(argv[0]))
+        given = flags.parse(flags.TrainArguments, f"train {argv[0]}", argv[1:], start)
     recipe = given.recipe
     if given.data is not None:
         if recipe.data.kind == "scenes":
@@ -50,7 +64,8 @@ def train(argv: list[str]) -> int:
     folder = check_output_folder(given.out or Path("runs") / recipe.name.replace("/", "-"))
     from .train import train as run_training
 
-    print(run_training(recipe, folder, resume=given.resume).score)
+    options = {name: getattr(given, name) for name in ("resume", "every", "keep", "bad")}
+    print(run_training(recipe, folder, **options).score)
     print(f"model: {folder / 'model.safetensors'}")
     return 0
 
@@ -270,10 +285,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .settings import nearest
 
             raise ValueError(f"no command {arguments[0]!r}; {nearest(arguments[0], COMMANDS)}")
-        return COMMANDS[arguments[0]](arguments[1:])
+        with Stop():
+            return COMMANDS[arguments[0]](arguments[1:])
     except KeyboardInterrupt as error:
-        _complain(": ".join(filter(None, ("interrupted", str(error)))))
-        return 130
+        _complain(str(error) or "interrupted")
+        return getattr(error, "code", 130)
     except BrokenPipeError:  # the reader of our output has left
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 141

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -86,15 +83,15 @@ def run(argv: list[str]) -> int:
     from .study.notebooks import run_notebook
 
     options: dict[str, Any] = {"profile": given.profile, "again": given.again, "keyed": True}
-    with _terminable():
-        limit = given.cell_seconds
-        print(run_notebook(given.notebook, parameters, out, cell_seconds=limit, **options))
+    limit = given.cell_seconds
+    print(run_notebook(given.notebook, parameters, out, cell_seconds=limit, **options))
     return 0
 
 
 def sweep(argv: list[str]) -> int:
     """`wsfcn sweep`."""
     given = flags.parse(SweepArguments, "sweep", argv)
+    from .stop import Stop
     from .study.ablations import read
     from .study.experiments import Experiment
     from .study.sweep import sweep as do_runs
@@ -111,7 +108,7 @@ def sweep(argv: list[str]) -> int:
         return 0
     folder = given.out or HOME / experiment.name
     options: dict[str, Any] = {"jobs": given.jobs, "scheduler": given.scheduler}
-    with _terminable():
+    with Stop("the same command goes on"):
         do_runs(runs, folder, again=given.again, **options)
     print(table_of(experiment, read(folder)))
     return 0
@@ -146,17 +143,3 @@ def table(argv: list[str]) -> int:
     else:
         write_all(given.out.parent, {given.out.name: f"{text}\n".encode()})
     return 0
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM interrupts as Ctrl-C does, so that what is there is kept."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt("terminated")
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,11 +6,12 @@ ablation row can share what would be a good part of each training step.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,12 +23,14 @@ from tqdm.auto import tqdm
 
 from .data.sample import Dataset
 from .data.transforms import augment, rng, to_tensor
-from .files import check_output_folder
+from .files import PART, check_output_folder, replacing
 from .model.layers import resize
 from .model.network import Network
 from .recipes import Augment, Recipe
+from .stop import ignore
 
 FORMAT = 2
+SECONDS = 10  # of work that a stop may cost
 WORTH_A_PROCESS = 256  # images
 
 
@@ -97,64 +100,80 @@ def _key(recipe: Recipe, dataset: Dataset) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@torch.inference_mode()
 def cached_features(
     model: Network, recipe: Recipe, dataset: Dataset, *, progress: bool = True
 ) -> FeatureCache:
-    """The cache of a recipe's training features; computed on first use, all or nothing.
+    """The cache of a recipe's training features; computed on first use, by one process at a time.
 
-    Augmentation is keyed by (data.seed, view, index): runs of other training seeds share it.
+    One that was stopped is gone on with. Augmentation is keyed by (data.seed, view, index): runs
+    of other training seeds share it.
     """
-    count, views = len(dataset), recipe.train.views
     folder = cache_folder() / "features" / _key(recipe, dataset)
-    if folder.is_dir():
-        return FeatureCache(folder, count)
-    try:
-        check_output_folder(folder.parent).mkdir(parents=True, exist_ok=True)
-    except (PermissionError, NotADirectoryError) as error:
-        raise type(error)(f"{error}; features are kept where WSFCN_CACHE says") from None
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    if not folder.is_dir():
+        try:
+            check_output_folder(folder.parent).mkdir(parents=True, exist_ok=True)
+        except (PermissionError, NotADirectoryError) as error:
+            raise type(error)(f"{error}; features are kept where WSFCN_CACHE says") from None
+        part = folder.with_name(f".{folder.name}{PART}")
+        lock = folder.with_name(f".{folder.name}.lock")
+        with open(lock, "w") as file:
+            with suppress(OSError):  # a network disk without locks
+                fcntl.flock(file, fcntl.LOCK_EX)  # waits for a process that computes the same
+            if not folder.is_dir():
+                part.mkdir(exist_ok=True)
+                _compute(part, model, recipe, dataset, progress)
+                part.rename(folder)
+            lock.unlink(missing_ok=True)
+    return FeatureCache(folder, len(dataset))
+
+
+@torch.inference_mode()
+def _compute(part: Path, model: Network, recipe: Recipe, dataset: Dataset, progress: bool) -> None:
+    """Fill the folder from the first image on that an earlier process has not come to."""
+    count, views = len(dataset), recipe.train.views
+    note = part / "done.json"
+    done = json.loads(note.read_text()) if note.exists() else 0
     model.backbone.eval()
-    arrays: list[np.memmap] = []
-    try:
-        with tqdm(total=views * count, desc="features", unit="img", disable=not progress) as bar:
-            for view in range(views):
-                loader = torch.utils.data.DataLoader(
-                    Views(dataset, recipe.augment, recipe.data.seed, view),
-                    batch_size=16,
-                    num_workers=int(count >= WORTH_A_PROCESS),  # draws while the network runs
-                    generator=torch.Generator(),  # leaves the training's generator alone
-                )
-                row = view * count
-                for images, labels in loader:
-                    images = images.to(model.device)
-                    pixels = model.normalise(images).contiguous(memory_format=torch.channels_last)
-                    found = model.backbone.stem(pixels)
-                    small = resize(images, found.low.shape[-2:])
-                    maps = (t.permute(0, 2, 3, 1) for t in (found.low, found.high, small))
-                    values = [t.cpu().numpy() for t in (*maps, labels)]
-                    if not arrays:
-                        arrays = [
-                            np.lib.format.open_memmap(
-                                part / f"{name}.npy",
-                                mode="w+",
-                                dtype=np.float16,
-                                shape=(views * count, *value.shape[1:]),
-                            )
-                            for name, value in zip(FeatureCache.NAMES, values, strict=True)
-                        ]
-                    for array, value in zip(arrays, values, strict=True):
-                        array[row : row + len(labels)] = value
-                    row += len(labels)
-                    bar.update(len(labels))
+    files = [part / f"{name}.npy" for name in FeatureCache.NAMES]
+    arrays = [np.lib.format.open_memmap(file, "r+") for file in files] if done else []
+    saved = time.perf_counter()
+
+    def save() -> None:
         for array in arrays:
             array.flush()
-        # Two processes may have raced: the first one's folder stands.
-        try:
-            part.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return FeatureCache(folder, count)
+        with replacing(note) as temporary:
+            temporary.write_text(json.dumps(done))
+
+    bar = tqdm(total=views * count, initial=done, desc="features", unit="img", disable=not progress)
+    with bar:
+        for view in range(done // count, views):
+            loader = torch.utils.data.DataLoader(
+                Views(dataset, recipe.augment, recipe.data.seed, view),
+                batch_size=16,
+                sampler=range(done % count, count),
+                num_workers=int(count >= WORTH_A_PROCESS),  # draws while the network runs
+                generator=torch.Generator(),  # leaves the training's generator alone
+                worker_init_fn=ignore,
+            )
+            for images, labels in loader:
+                images = images.to(model.device)
+                pixels = model.normalise(images).contiguous(memory_format=torch.channels_last)
+                found = model.backbone.stem(pixels)
+                small = resize(images, found.low.shape[-2:])
+                maps = (t.permute(0, 2, 3, 1) for t in (found.low, found.high, small))
+                values = [t.cpu().numpy() for t in (*maps, labels)]
+                if not arrays:
+                    arrays += [
+                        np.lib.format.open_memmap(
+                            file, "w+", np.float16, (views * count, *value.shape[1:])
+                        )
+                        for file, value in zip(files, values, strict=True)
+                    ]
+                for array, value in zip(arrays, values, strict=True):
+                    array[done : done + len(labels)] = value
+                done += len(labels)
+                bar.update(len(labels))
+                if time.perf_counter() - saved > SECONDS:
+                    save()
+                    saved = time.perf_counter()
+    save()

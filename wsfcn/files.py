@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+PART = ".part"  # the end of names of files that are still growing
 
 
 def check_output_folder(folder: str | Path) -> Path:
@@ -23,6 +26,39 @@ def check_output_folder(folder: str | Path) -> Path:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder}: cannot write there, {existing} is read-only")
     return folder
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file that takes the place of `path` when the block ends well.
+
+    Whoever opens `path`, also after a crash or a power cut, finds the old file or the whole new
+    one: the new one is on the disk before it gets the name. Raises OSError naming `path`, which
+    is then as it was, for a disk that is full or read-only.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        with suppress(OSError):  # some network disks cannot sync a folder
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_all(

@@ -69,6 +69,9 @@ class TrainArguments:
     data: Annotated[Path | None, arg(metavar="DIR")] = None  # Folder of the photos: sets data.root
     out: Path | None = None  # Folder of the run; default runs/NAME
     resume: bool = False  # Go on with the run that the folder holds
+    every: int = 0  # Steps between checkpoints, beside those after epochs and every five minutes
+    keep: int = 2  # So many checkpoints are kept
+    bad: int = 10  # Batches in a row with a loss that is not finite before the training gives up
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,14 @@ Their names are mapped onto ours part by part; nothing is guessed from shapes.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from . import build
+from .files import replacing
 from .model.network import Network
 from .recipes import Recipe, paper_coco, paper_voc, table1
 from .settings import SettingsError
@@ -185,18 +184,9 @@ def state(network: Network) -> dict[str, Tensor]:
 
 def save(network: Network, path: str | Path) -> None:
     """Write the published layout as a .pth, whole or not at all."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            tensors = {k: v.detach().cpu().contiguous() for k, v in state(network).items()}
-            torch.save(tensors, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state(network).items()}
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.save(tensors, file)
 
 
 def sha256(path: str | Path) -> str:

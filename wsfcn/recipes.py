@@ -13,6 +13,7 @@ from .settings import Settings, SettingsError, nearest
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Lengths = Annotated[tuple[Annotated[int, Field(ge=1, le=255)], ...], Field(max_length=16)]
 
 
 class Scenes(Settings):
@@ -101,9 +102,9 @@ class Model(Settings):
     width: int = Field(64, ge=8, le=1024, description="channels after the context module")
     align_width: int = Field(32, ge=4, le=512, description="channels that meet in flow alignment")
     skip_width: int = Field(24, ge=4, le=512, description="channels of the baseline's skip")
-    strips: tuple[Positive, ...] = Field((1, 3, 5, 7), description="strip lengths of the MCLM")
-    dilations: tuple[Positive, ...] = Field((1, 2, 2, 2), description="one per strip length")
-    rates: tuple[Positive, ...] = Field((1, 2, 4, 6), description="dilations of the ASPP")
+    strips: Lengths = Field((1, 3, 5, 7), description="strip lengths of the MCLM")
+    dilations: Lengths = Field((1, 2, 2, 2), description="one per strip length")
+    rates: Lengths = Field((1, 2, 4, 6), description="dilations of the ASPP")
     gate_rate: float = Field(0.3, ge=0, lt=1, description="psi of the stochastic gate")
     context_norms: Literal["initial", "batch"] = Field(
         "initial", description="statistics of the context's batch norms, kept or the batch's"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
@@ -102,8 +103,14 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
         elif problem["type"] == "value_error":  # our own validators name the field themselves
             lines.append(f"{field}.{cause}" if field else str(cause))
         else:
-            lines.append(f"{field}: {problem['msg']} (got {problem['input']!r:.80})")
+            lines.append(f"{field}: {problem['msg']} (got {short(problem['input']):.80})")
     return lines
+
+
+def short(value: Any) -> str:
+    """The beginning of a value's text; that of a hostile value would have no end."""
+    plain = isinstance(value, str | int | float | bool | None)
+    return repr(value) if plain else reprlib.repr(value)
 
 
 def _owner(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:

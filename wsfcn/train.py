@@ -6,45 +6,41 @@ refined by PAMR, become pseudo labels for the mask loss.
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import build
+from .batches import batches
+from .batches import epoch_order as epoch_order
 from .data import build as build_data
-from .data import scored
+from .data import fingerprint, scored
 from .data.sample import Dataset
 from .evaluate import Score, evaluate
-from .features import FeatureCache, Views, cached_features
-from .model.backbone import Features
+from .features import cached_features
+from .guard import Guard
 from .model.layers import sync_batch_norms
 from .model.network import Network, Output
 from .recipes import Recipe, Train, Weak
-from .runs import RunFolder
+from .runs import RunFolder, circumstances
+from .state import Average, Losses, State
+from .stop import Stop
 from .weak.losses import gate_open, mask_loss
 from .weak.pamr import PAMR
 from .weak.pseudo import pseudo_labels, refine
 from .weak.scores import classification_loss
 
-
-class Losses(NamedTuple):
-    """Losses of one batch; `mask` and `gate_open` are zero during the warm-up."""
-
-    classification: Tensor
-    mask: Tensor
-    gate_open: Tensor
+SECONDS = 300  # between checkpoints, at most
 
 
 def losses(output: Output, image: Tensor, labels: Tensor, weak: Weak, *, warm_up: bool) -> Losses:
@@ -96,53 +92,6 @@ def parameter_groups(model: Network, settings: Train) -> list[dict[str, Any]]:
     ]
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The permutation of an epoch; depends on (seed, epoch) alone."""
-    return np.random.default_rng([seed, epoch, 0x0DE5]).permutation(count)
-
-
-class Batch(NamedTuple):
-    """inputs: normalised images (B, 3, H, W), or cached Features; image in [0, 1] for PAMR."""
-
-    inputs: Tensor | Features
-    image: Tensor
-    labels: Tensor
-
-
-def _batches(
-    fabric: Fabric,
-    model: Network,
-    data: Dataset,
-    cache: FeatureCache | None,
-    recipe: Recipe,
-    epoch: int,
-) -> Iterator[Batch]:
-    """This process's parts of an epoch's batches, `train.accumulate` of them to a step.
-
-    The order is the epoch's; a last incomplete batch is dropped.
-    """
-    settings, world, rank = recipe.train, fabric.world_size, fabric.global_rank
-    order = epoch_order(len(data), settings.seed, epoch)
-    steps = len(order) // settings.batch_size
-    rows = order[: steps * settings.batch_size].reshape(steps * settings.accumulate, world, -1)
-    rows = rows[:, rank]
-    if cache is not None:
-        view = epoch % recipe.train.views
-        for row in rows:
-            found = fabric.to_device(cache.batch(view, row))
-            yield Batch(Features(found.low, found.high), found.image, found.labels)
-        return
-    loader = torch.utils.data.DataLoader(
-        Views(data, recipe.augment, recipe.train.seed, epoch),
-        batch_sampler=rows.tolist(),
-        num_workers=recipe.train.workers,
-        generator=torch.Generator(),  # or the loader draws from the one that dropout and gate use
-    )
-    for images, labels in loader:
-        images, labels = fabric.to_device((images, labels))
-        yield Batch(model.normalise(images), images, labels)
-
-
 @dataclass(frozen=True)
 class TrainingResult:
     """A finished training: the network in eval mode, its folder, all logged rows, the val score.
@@ -167,6 +116,9 @@ def train(
     datasets: tuple[Dataset, Dataset] | None = None,
     resume: bool = False,
     monitor: int = 64,
+    every: int = 0,
+    keep: int = 2,
+    bad: int = 10,
     on_epoch: EpochHook | None = None,
     on_step: StepHook | None = None,
     progress: bool = True,
@@ -174,23 +126,30 @@ def train(
 ) -> TrainingResult:
     """Train a recipe into a folder and score it on the validation images.
 
-    folder receives recipe.json, metrics.jsonl (one row every ten steps and one an epoch),
-    TensorBoard events where tensorboard is installed, a checkpoint an epoch (the last two are
-    kept), model.safetensors and score.json. `monitor` validation images are scored after every
-    epoch (one scale, no flip; 0: none), all of them by the recipe's protocol at the end.
-    `on_epoch(epoch, model, rows)` is called after every epoch, `epoch` counting those finished,
-    `on_step(step, rows)` after every step. What they raise stops the training there; resume=True
-    goes on after the last finished epoch.
+    folder receives recipe.json, starts.jsonl (data, versions, device of every start),
+    metrics.jsonl (one row every ten steps and one an epoch), TensorBoard events where tensorboard
+    is installed, checkpoints (the newest `keep`), model.safetensors and score.json. `monitor`
+    validation images are scored after every epoch (one scale, no flip; 0: none), the best network
+    by them is kept as best.safetensors, and all images are scored by the recipe's protocol at the
+    end. `on_epoch(epoch, model, rows)` is called after every epoch, `epoch` counting those
+    finished (the last one again where a training goes on after it), `on_step(step, rows)` after
+    every step. What they raise stops the training there.
+
+    A checkpoint is written after every epoch, after a step where five minutes have passed since
+    the last one, and after every so many steps (`every`; 0: not by steps). SIGINT and SIGTERM
+    write one and raise Interrupted. With resume=True a training goes on where its newest whole
+    checkpoint stands, on a CPU to the same bits as if it had never stopped, and a finished one is
+    read back. A batch whose loss or gradient is not finite changes nothing and is kept in bad/
+    (see guard.py); `bad` of them in a row raise FloatingPointError.
 
     Under `torchrun` or `fabric run` every process trains on its share of each batch: the batch
     size is that of all together, gradients are averaged, batch norms that train share their
     statistics, and only the first process writes.
 
-    With resume=True an interrupted run goes on after its last finished epoch, and a finished one
-    is read back. Raises FileExistsError where the folder holds a run and resume is False, and
-    ValueError where it holds a run of another recipe.
+    Raises FileExistsError where the folder holds a run and resume is False, and RunError where it
+    holds a run of another recipe or of data that have changed, or another process trains in it.
     """
-    fabric = fabric or _fabric(recipe.train.precision)
+    fabric = fabric or new_fabric(recipe.train.precision)
     fabric.launch()
     train_data, val_data = datasets or build_data(recipe.data)
     val_data = scored(val_data)
@@ -204,94 +163,151 @@ def train(
             stacklevel=2,
         )
     _check_batch(recipe.train, len(train_data), fabric.world_size)
+    if every < 0 or bad < 1:
+        raise ValueError(f"every: needs 0 steps or more, bad: 1 batch or more, got {every}, {bad}")
     with fabric.rank_zero_first():
-        run = RunFolder(Path(folder), recipe, resume, writes=fabric.is_global_zero)
-    torch.manual_seed(recipe.train.seed)
-    network = build.build_model(recipe, train_data.classes)
-    if run.finished:
-        network = build.load(run.folder / "model.safetensors")
-        return TrainingResult(network, run.folder, run.rows, Score.read(run.folder / "score.json"))
-    network.to(fabric.device)
-    cache = None
-    if recipe.train.views:
-        cache = cached_features(network, recipe, train_data, progress=progress)
-    if fabric.world_size > 1:
-        sync_batch_norms(network)
-    average = _Average(network, recipe.train.average)
-    network.backbone.checkpointing = recipe.train.checkpointing
-    if recipe.train.compile:
-        network.compile()
-    optimizer = torch.optim.SGD(
-        parameter_groups(network, recipe.train), momentum=recipe.train.momentum
-    )
-    wrapped, optimizer = fabric.setup(network, optimizer)
-    wrapped.mark_forward_method("finish")
-    first = run.restore(network, average.network, optimizer)
-    if fabric.global_rank:  # other dropout and gates in every process; the first is as if alone
-        torch.manual_seed(hash((recipe.train.seed, first, fabric.global_rank)))
-    writer = _tensorboard(run.folder) if fabric.is_global_zero else None
-    parts = recipe.train.accumulate
-    for epoch in range(first, recipe.train.epochs):
-        started = time.perf_counter()
-        wrapped.train()
-        steps = len(train_data) // recipe.train.batch_size
-        bar = tqdm(
-            total=steps,
-            desc=f"epoch {epoch + 1}/{recipe.train.epochs}",
-            disable=not (progress and fabric.is_global_zero),
+        run = RunFolder(Path(folder), recipe, resume, fabric.is_global_zero, keep)
+    with run, Stop(f"go on with: wsfcn train --resume {folder}") as stop:
+        torch.manual_seed(recipe.train.seed)
+        network = build.build_model(recipe, train_data.classes)
+        if run.finished:
+            network = build.load(run.folder / "model.safetensors")
+            score = Score.read(run.folder / "score.json")
+            return TrainingResult(network, run.folder, run.rows(), score)
+        network.to(fabric.device)
+        cache = None
+        if recipe.train.views:
+            cache = cached_features(network, recipe, train_data, progress=progress)
+        if fabric.world_size > 1:
+            sync_batch_norms(network)
+        average = Average(network, recipe.train.average)
+        network.backbone.checkpointing = recipe.train.checkpointing
+        if recipe.train.compile:
+            network.compile()
+        sgd = torch.optim.SGD(
+            parameter_groups(network, recipe.train),
+            momentum=recipe.train.momentum,
+            fused=fabric.device.type == "cuda" or None,  # leaves out steps without being asked to
         )
-        window: list[Losses] = []
-        for number, batch in enumerate(_batches(fabric, network, train_data, cache, recipe, epoch)):
-            if isinstance(batch.inputs, Features):
-                output = wrapped.finish(batch.inputs, (recipe.augment.crop,) * 2)
-            else:
-                output = wrapped(batch.inputs)
-            warm_up = epoch < recipe.train.warmup_epochs
-            found = losses(output, batch.image, batch.labels, recipe.weak, warm_up=warm_up)
-            loss = found.classification + recipe.weak.mask_weight * found.mask
-            last = number % parts == parts - 1
-            with fabric.no_backward_sync(wrapped, enabled=not last):
-                fabric.backward(loss / parts)
-            window.append(Losses(*(v.detach() for v in found)))
-            if not last:
-                continue
-            optimizer.step()
-            optimizer.zero_grad()
-            step = number // parts
-            average.update(epoch * steps + step)
-            bar.update()
-            if len(window) == 10 * parts or step == steps - 1:
-                row = _mean_row(
-                    fabric, window, epoch * steps + step + 1, epoch + (step + 1) / steps
-                )
-                if not np.isfinite(row["classification_loss"] + row["mask_loss"]):
-                    raise FloatingPointError(f"loss not finite at step {row['step']}: {row}")
-                run.log(row, writer)
-                bar.set_postfix(
-                    cls=f"{row['classification_loss']:.3f}", mask=f"{row['mask_loss']:.3f}"
-                )
-                window = []
-            if on_step is not None:
-                on_step(epoch * steps + step + 1, run.rows)
-        bar.close()
-        row = {"epoch": epoch + 1, "seconds": round(time.perf_counter() - started, 2)}
-        if monitor:
-            quick = recipe.protocol.change({"name": "monitor", "flip": False, "scales": (1.0,)})
-            score = evaluate(average.network, val_data, quick, limit=monitor, progress=False)
-            row |= {"mean_iou": score.mean_iou, "pixel_accuracy": score.pixel_accuracy}
-        run.log(row, writer)
-        run.checkpoint(epoch + 1, network, average.network, optimizer)
-        if on_epoch is not None:
-            on_epoch(epoch + 1, average.network, run.rows)
-    final = average.network.eval()
-    score = evaluate(final, val_data, recipe.protocol, progress=progress)
-    run.finish(final, score)
-    if writer is not None:
-        writer.close()
-    return TrainingResult(final, run.folder, run.rows, score)
+        wrapped, optimizer = fabric.setup(network, sgd)
+        wrapped.mark_forward_method("finish")
+        state = State(fabric, average, sgd)
+        guard = Guard(fabric, network, optimizer, state, train_data, run.folder / "bad", bad)
+        if fabric.global_rank:  # other dropout and gates in every process; the first's as if alone
+            torch.manual_seed(hash((recipe.train.seed, fabric.global_rank)))
+        with fabric.rank_zero_first():
+            found = run.newest()
+        if found is not None:
+            state.unpack(found[1], found[2], str(found[0]))
+            del found
+        steps, parts = len(train_data) // recipe.train.batch_size, recipe.train.accumulate
+        total = steps * recipe.train.epochs
+        if fabric.is_global_zero:
+            prints = {"train": fingerprint(train_data), "val": fingerprint(val_data)}
+            facts = {"data": prints, "protocol": recipe.protocol.describe()}
+            facts |= circumstances(fabric.device, fabric.world_size)
+            run.begin(facts, state.epoch * steps + state.step)
+        run.rewind(state.rows)
+        writer = _tensorboard(run.folder) if fabric.is_global_zero else None
+        saved = time.perf_counter()
+        stop.waits = True
+        if on_epoch is not None and state.epoch and not state.step:
+            on_epoch(state.epoch, average.network, state.rows)  # perhaps not reached the last time
+        for epoch in range(state.epoch, recipe.train.epochs):
+            started = time.perf_counter() - state.seconds
+            wrapped.train()
+            bar = tqdm(
+                total=steps,
+                initial=state.step,
+                desc=f"epoch {epoch + 1}/{recipe.train.epochs}",
+                disable=not (progress and fabric.is_global_zero),
+            )
+            rest = batches(fabric, network, train_data, cache, recipe, epoch, state.step)
+            for number, batch in enumerate(rest):
+                guard.watch(batch)
+                output = batch.forward(wrapped, recipe.augment.crop)
+                warm_up = epoch < recipe.train.warmup_epochs
+                lost = losses(output, batch.image, batch.labels, recipe.weak, warm_up=warm_up)
+                loss = lost.classification + recipe.weak.mask_weight * lost.mask
+                last = number % parts == parts - 1
+                with fabric.no_backward_sync(wrapped, enabled=not last):
+                    fabric.backward(loss / parts)
+                guard.add(loss)
+                state.window.append(Losses(*(v.detach() for v in lost)))
+                if not last:
+                    continue
+                guard.step()
+                optimizer.zero_grad()
+                average.update(epoch * steps + state.step)
+                state.step += 1
+                bar.update()
+                step = epoch * steps + state.step
+                logged = len(state.window) == 10 * parts or state.step == steps
+                if logged:
+                    guard.settle()
+                    row = _mean_row(fabric, state.window, step, epoch + state.step / steps)
+                    if state.skipped:
+                        row["skipped"] = state.skipped
+                    state.rows.append(row)
+                    run.log(row, writer)
+                    bar.set_postfix(
+                        cls=f"{row['classification_loss']:.3f}", mask=f"{row['mask_loss']:.3f}"
+                    )
+                    state.window, state.skipped = [], 0
+                if on_step is not None:
+                    on_step(step, state.rows)
+                due = time.perf_counter() - saved > SECONDS or (every and step % every == 0)
+                # Several processes ask one another with the log, since it waits for them anyway.
+                if (logged or fabric.world_size == 1) and _any(fabric, due or stop.signal):
+                    state.seconds = time.perf_counter() - started
+                    _checkpoint(run, state, guard, step)
+                    saved = time.perf_counter()
+                    if _any(fabric, stop.signal):
+                        stop.leave(f"stopped after step {step} of {total}, nothing is lost")
+            bar.close()
+            row = {"epoch": epoch + 1, "seconds": round(time.perf_counter() - started, 2)}
+            if monitor:
+                quick = recipe.protocol.change({"name": "monitor", "flip": False, "scales": (1.0,)})
+                score = evaluate(average.network, val_data, quick, limit=monitor, progress=False)
+                row |= {"mean_iou": score.mean_iou, "pixel_accuracy": score.pixel_accuracy}
+                if score.mean_iou > state.best:
+                    state.best = score.mean_iou
+                    run.best(average.network, row)
+            state.rows.append(row)
+            run.log(row, writer)
+            state.epoch, state.step, state.seconds = epoch + 1, 0, 0.0
+            _checkpoint(run, state, guard, state.epoch * steps)
+            saved = time.perf_counter()
+            if on_epoch is not None:
+                on_epoch(epoch + 1, average.network, state.rows)
+            if _any(fabric, stop.signal):
+                stop.leave(f"stopped after step {state.epoch * steps} of {total}, nothing is lost")
+        stop.waits = False
+        final = average.network.eval()
+        score = evaluate(final, val_data, recipe.protocol, progress=progress)
+        run.finish(final, score)
+        if writer is not None:
+            writer.close()
+        return TrainingResult(final, run.folder, state.rows, score)
 
 
-def _fabric(precision: Any) -> Fabric:
+def _checkpoint(run: RunFolder, state: State, guard: Guard, step: int) -> None:
+    guard.settle()
+    run.checkpoint(step, *state.pack())
+
+
+def _any(fabric: Fabric, asked: float) -> bool:
+    """Whether a process of all asks for it."""
+    if fabric.world_size == 1:
+        return bool(asked)
+    told = fabric.all_reduce(
+        torch.tensor(float(bool(asked)), device=fabric.device), reduce_op="sum"
+    )
+    assert isinstance(told, Tensor)
+    return bool(told)
+
+
+def new_fabric(precision: Any) -> Fabric:
     """One device, or all that `torchrun` or `fabric run` started this process for."""
     if "LT_CLI_USED" in os.environ:
         return Fabric(precision=precision)
@@ -326,37 +342,11 @@ def _check_batch(settings: Train, images: int, world: int) -> None:
         )
 
 
-class _Average:
-    """The running mean of a network's weights; the network itself where the decay is 0.
-
-    At a constant learning rate the last weights are as noisy as any; their mean is not. Early on
-    the mean is short, so that it does not remember the initial weights.
-    """
-
-    def __init__(self, network: Network, decay: float) -> None:
-        self.decay, self.source = decay, network
-        self.network = copy.deepcopy(network) if decay else network
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        if self.network is self.source:
-            return
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        for mean, value in zip(
-            self._tensors(self.network), self._tensors(self.source), strict=True
-        ):
-            mean.lerp_(value, weight)
-
-    @staticmethod
-    def _tensors(network: Network) -> Iterator[Tensor]:
-        yield from (p for p in network.parameters() if p.requires_grad)
-        yield from (b for b in network.buffers() if b.is_floating_point())
-
-
 def _mean_row(fabric: Fabric, window: list[Losses], step: int, epoch: float) -> dict[str, Any]:
-    # One transfer from the device for the whole window.
-    stacked = torch.stack([torch.stack(list(found)) for found in window])
-    means = fabric.all_reduce(stacked.float().mean(0), reduce_op="mean")
+    # One transfer from the device for the whole window; losses of steps not taken do not count.
+    stacked = torch.stack([torch.stack(list(found)) for found in window]).float()
+    finite = stacked[stacked.isfinite().all(1)]
+    means = fabric.all_reduce(finite.mean(0), reduce_op="mean")
     assert isinstance(means, Tensor)
     names = ("classification_loss", "mask_loss", "gate_open")
     return {"step": step, "epoch": round(epoch, 4), **dict(zip(names, means.tolist(), strict=True))}

@@ -160,7 +160,7 @@ def test_an_interrupted_run_keeps_its_copy_and_can_be_started_again(
         time.sleep(0.05)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     last = said.splitlines()[-1]
     assert re.match(r"wsfcn: interrupted: tiny: code cell 4 of 4, import pathlib", last)
     (folder,) = (tmp_path / "out").iterdir()

@@ -221,8 +221,8 @@ def test_an_interrupted_sweep_stops_its_runs(slow, tmp_path):
     started(seen, 1)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said.splitlines()[-1] == "wsfcn: interrupted: terminated"
+    assert process.returncode == 143
+    assert said.splitlines()[-1] == "wsfcn: interrupted; the same command goes on"
     assert len([*seen.glob("started-*")]) == 1  # the other was not begun
 
 

@@ -42,3 +42,9 @@ def _split(data: Data, part: str) -> Dataset:
 def scored(data: Dataset) -> Dataset:
     """The samples that have a mask to be scored against; scenes and VOC always have one."""
     return data.masked() if isinstance(data, Photos) else data
+
+
+def fingerprint(data: Dataset) -> str:
+    """What tells whether data are still the same; of photos also names, sizes, times of files."""
+    told = f"{len(data)} images, {len(data.classes)} classes"
+    return f"{told}, files {data.fingerprint()}" if hasattr(data, "fingerprint") else told

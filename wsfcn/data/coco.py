@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import read_mask
+from .images import MAX_PIXELS, read_mask
 from .photos import Photos, find_home, read_lines
-from .sample import COCO_CLASSES, DataError
+from .sample import COCO_CLASSES, DataError, check_size
+
+LARGEST = 2_000_000_000  # bytes; the annotations of train2014 are a fifth of it
 
 
 class Thing(NamedTuple):
@@ -110,9 +112,8 @@ def draw_mask(entry: Entry) -> NDArray[np.uint8]:
 
     layers = []
     for thing in entry.things:
-        outline = thing.outline
-        if not (isinstance(outline, dict) and isinstance(outline["counts"], str | bytes)):
-            outline = code.frPyObjects(outline, entry.height, entry.width)
+        outline = _checked(thing.outline, entry.height, entry.width)
+        outline = code.frPyObjects(outline, entry.height, entry.width)
         runs = code.merge(outline) if isinstance(outline, list) else outline
         layers.append((not thing.crowd, -int(code.area(runs)), thing.number, runs))
     mask = np.zeros((entry.height, entry.width), np.uint8)
@@ -121,19 +122,73 @@ def draw_mask(entry: Entry) -> NDArray[np.uint8]:
     return mask
 
 
+def _checked(outline: Any, height: int, width: int) -> Any:
+    """The outline, its runs as numbers. ValueError for one that would lead the library, which
+    trusts it, out of the image."""
+    if isinstance(outline, dict):
+        runs, size = outline["counts"], outline["size"]
+        if list(size) != [height, width]:
+            raise ValueError(f"a code for {size!r:.60} in an image of {[height, width]}")
+        if not isinstance(runs, str | list):
+            raise ValueError(f"a code of {runs!r:.40}")
+        runs = _unpacked(runs) if isinstance(runs, str) else runs
+        if min(runs, default=0) < 0 or sum(runs) != height * width:
+            raise ValueError("a code for another number of pixels")
+        return {"counts": runs, "size": [height, width]}
+    for polygon in outline:
+        if polygon.ndim != 1 or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError("a polygon needs three points or more")
+        if not np.abs(polygon).max() <= 2 * max(height, width):  # also where it is not a number
+            raise ValueError("a polygon far outside the image")
+    return outline
+
+
+def _unpacked(code: str) -> list[int]:
+    """Runs from COCO's text of them: five bits a letter, from the third on as differences."""
+    letters, runs = iter(code.encode()), list[int]()
+    for letter in letters:
+        number, bits, digits = 0, letter - 48, 0
+        while True:
+            number |= (bits & 31) << 5 * digits
+            digits += 1
+            if not bits & 32:
+                break
+            bits = next(letters, 48) - 48
+        number -= (1 << 5 * digits) if bits & 16 else 0
+        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+    return runs
+
+
+def _entry(image: dict[str, Any]) -> Entry:
+    """ValueError for a size that no photo has or a file that is not in the folder."""
+    name, height, width = image["file_name"], image["height"], image["width"]
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 < width):
+        raise ValueError(f"{name}: a size of {width} x {height} px")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{name}: {width} x {height} px are more than {MAX_PIXELS:,}")
+    pure = PurePosixPath(name)
+    if (
+        "\0" in name
+        or pure.is_absolute()
+        or ".." in pure.parts
+        or not pure.parts
+        or len(name) > 1000
+    ):
+        raise ValueError(f"{name!r:.200} is no file name inside the folder")
+    return Entry(name, height, width, [])
+
+
 def read_instances(path: Path) -> tuple[dict[str, Entry], tuple[str, ...]]:
     """The photos with objects by 12-digit id, and the classes in the order of their ids.
 
     Raises DataError naming the file. (The file of train2014 needs some 3 GB while it is read.)
     """
+    check_size(path, LARGEST)
     try:
         found = json.loads(path.read_bytes())
         categories = sorted(found["categories"], key=lambda category: category["id"])
         number = {category["id"]: place for place, category in enumerate(categories, 1)}
-        entries = {
-            image["id"]: Entry(image["file_name"], image["height"], image["width"], [])
-            for image in found["images"]
-        }
+        entries = {image["id"]: _entry(image) for image in found["images"]}
         for thing in found["annotations"]:
             outline = thing["segmentation"]
             if isinstance(outline, list):  # arrays need a quarter of the memory of lists
@@ -146,6 +201,6 @@ def read_instances(path: Path) -> tuple[dict[str, Entry], tuple[str, ...]]:
         return {f"{key:012d}": entry for key, entry in entries.items() if entry.things}, classes
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path}: holds no instances as COCO writes them ({reason})") from None
+    except Exception as error:  # a file with anything else in it fails in nearly any way
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{path}: holds no instances as COCO writes them ({reason:.200})") from None

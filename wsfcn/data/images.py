@@ -14,6 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .sample import IGNORE, DataError
 
 MAX_PIXELS = 80_000_000
+# No others: Pillow would let Ghostscript run what a file that calls itself a photo says.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".mpo", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
@@ -115,16 +117,16 @@ def list_images(place: str | Path) -> list[Path]:
 def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     """The decoded image; whatever goes wrong in decoding becomes an ImageError."""
     path = Path(path)
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder; give an image file")
-    if path.exists() and not path.is_file():  # opening a pipe would wait
-        raise ImageError(f"{path}: is no regular file; give an image file")
     try:
+        if path.is_dir():
+            raise ImageError(f"{path}: is a folder; give an image file")
+        if path.exists() and not path.is_file():  # opening a pipe would wait
+            raise ImageError(f"{path}: is no regular file; give an image file")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty (0 bytes)")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
         if image.width * image.height > max_pixels:
             image.close()
             raise ImageError(
@@ -161,4 +163,6 @@ def _to_eight_bits(values: NDArray, name: str) -> NDArray[np.uint8]:
     limit = 65535.0 if not real else 255.0 if high > 1 else 1.0
     if not (low >= 0 and high <= limit):  # also where a value is not a number
         raise ImageError(f"{name}: pixels from {low:g} to {high:g}; scale them to 0..255 first")
-    return np.rint(values.astype(np.float64) * (255 / limit)).astype(np.uint8)
+    scaled = values.astype(np.float32)  # exact for 16 bits; a large image in 64 takes gigabytes
+    scaled *= 255 / limit
+    return np.rint(scaled, out=scaled).astype(np.uint8)

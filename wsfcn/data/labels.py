@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..settings import nearest
-from .sample import DataError
+from .sample import DataError, check_size
+
+LARGEST = 100_000_000  # bytes; a hundred times the list of COCO's photos
 
 
 class LabelError(DataError):
@@ -88,6 +91,7 @@ def read_labels(
 
 def _lines(path: Path) -> tuple[list[tuple[int, list[str]]], bool]:
     """(line number, stripped cells) of every line that says something; whether splits are told."""
+    check_size(path, LARGEST)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -99,6 +103,9 @@ def _lines(path: Path) -> tuple[list[tuple[int, list[str]]], bool]:
     except OSError as error:
         raise LabelError(f"{path}: cannot be read ({error.strerror})") from None
     lines = [(line, row) for line, row in lines if any(row) and not row[0].startswith("#")]
+    for line, row in lines:
+        if any(re.search(r"[\x00-\x1f\x7f-\x9f]", cell) for cell in row):
+            raise LabelError(f"{path} line {line}: holds control characters")
     if lines and lines[0][1][0].lower() in {"file", "image"}:
         return lines[1:], [cell.lower() for cell in lines[0][1][2:]] == ["split"]
     return lines, False

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .images import SUFFIXES, read_image, read_mask
-from .labels import LabelError, Row, check_known, read_rows, refuse
-from .sample import IGNORE, DataError, Sample
+from .labels import LARGEST, LabelError, Row, check_known, read_rows, refuse
+from .sample import IGNORE, DataError, Sample, check_size
 
 Labels = Literal["masks", "xml", "csv"]
 
@@ -160,6 +160,7 @@ class Photos(ABC):
 
 def read_lines(path: Path, twice: Callable[[str], None] = refuse) -> list[str]:
     """The lines of a list that say something. DataError for a file with one twice or unreadable."""
+    check_size(path, LARGEST)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -27,6 +28,13 @@ CLASSES = {"scenes": VOC_CLASSES, "voc": VOC_CLASSES, "coco": COCO_CLASSES}
 
 class DataError(ValueError):
     """Data that cannot be used; one line that names the file or the setting."""
+
+
+def check_size(path: Path, most: int) -> None:
+    """DataError for a file of more bytes than any of its kind has, before it is read."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size > most:
+        raise DataError(f"{path}: has {size:,} bytes; files of this kind have at most {most:,}")
 
 
 class Sample(NamedTuple):

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 MIB = 1 << 20
+FULLEST = 100  # times its own size that an archive may unpack to; those of photos have one or two
 
 
 class FetchError(RuntimeError):
@@ -24,7 +25,8 @@ def unpack(path: str | Path, target: str | Path, top: str = "") -> Path:
     """Unpack what the folder `top` of a tar or zip holds as the new folder `target`.
 
     Raises FetchError, and leaves nothing behind, for a damaged archive, a name that leaves the
-    archive, a link or device below `top`, two members of one name, too little disk.
+    archive, a link or device below `top`, two members of one name, content out of all proportion,
+    too little disk.
     """
     path, target = Path(path), Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +45,10 @@ def unpack(path: str | Path, target: str | Path, top: str = "") -> Path:
             if not any(kind == "file" for _, kind, _, _ in wanted):
                 raise FetchError(f"{path}: holds no files in {top or 'it'}")
             need, room = sum(size for _, _, size, _ in wanted), free(target)
+            if need > FULLEST * max(path.stat().st_size, MIB):
+                raise FetchError(
+                    f"{path}: refused, it would unpack to {in_bytes(need)}, far more than photos do"
+                )
             if need > room:
                 raise FetchError(
                     f"{target}: unpacking needs {in_bytes(need)}, {in_bytes(room)} are free"

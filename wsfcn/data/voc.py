@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .images import SUFFIXES, ImageError, check_range
 from .labels import check_known
 from .photos import Photos, find_home, read_classes, read_lines
-from .sample import VOC_CLASSES, DataError
+from .sample import VOC_CLASSES, DataError, check_size
 
 PLACES = ("", "VOC2012", "VOCdevkit/VOC2012", "voc/VOCdevkit/VOC2012")
 SBD = ("sbd/benchmark_RELEASE/dataset", "benchmark_RELEASE/dataset", "sbd/dataset")
@@ -25,6 +25,7 @@ PUBLISHED = {
     "train_aug": "train_augvoc.txt",
     "test": "test.txt",
 }
+LARGEST = 1_000_000  # bytes of a file about one photo
 Pairs = dict[str, tuple[Path, Path | None]]
 
 
@@ -164,6 +165,7 @@ class Voc(Photos):
 
     def _named_in_xml(self, index: int) -> Iterable[str]:
         path = self._xml_path(index)
+        check_size(path, LARGEST)
         try:
             objects = ElementTree.parse(path).getroot().findall("object")
         except OSError as error:
@@ -186,6 +188,7 @@ def read_mat(path: Path, num_classes: int) -> NDArray[np.uint8]:
     """The field GTcls.Segmentation of an SBD file. Raises ImageError naming the file."""
     from scipy.io import loadmat
 
+    check_size(path, LARGEST)  # it is packed, and may hold a thousand times as much
     try:
         file = io.BytesIO(path.read_bytes())
         found = loadmat(file, squeeze_me=True, struct_as_record=False)["GTcls"].Segmentation

@@ -56,22 +56,16 @@ def run_one(run: Mapping[str, Any], folder: str = "") -> Json:
 def _training(run: Run) -> Json:
     import torch
 
-    from ..build import build_model
     from ..data import build_split
-    from ..features import cached_features
     from ..model.network import count_parameters
     from .cam_floor import cam_floor
     from .measures import measure
     from .provenance import data_fingerprint
-    from .trained import alone, trained
+    from .trained import trained
 
     recipe = run.recipe
     assert recipe is not None
     train = build_split(recipe.data, "train")
-    if recipe.train.views:  # runs that start together make the features they share once
-        with alone("features"):
-            model = build_model(recipe, train.classes)
-            cached_features(model, recipe, train, progress=False)
     result = trained(recipe, progress=False)
     model = result.model.to("cuda" if torch.cuda.is_available() else "cpu")
     started = time.perf_counter()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import check_output_folder, write_all
+from ..stop import Interrupted
 from . import kernel
 from .parameters import folders_in
 from .provenance import environment, inputs_fingerprint, provenance, run_key
@@ -149,8 +150,7 @@ def _execute(
         raise NotebookError(
             f"notebooks need the extra: pip install 'wsfcn[notebooks]' ({error})"
         ) from None
-    cause = None
-    kind: type[BaseException] = NotebookError
+    cause, stopped = None, None
     try:
         papermill.execute_notebook(
             _escape(source),
@@ -169,10 +169,10 @@ def _execute(
         cause = f"took more than {cell_seconds:g} s"
     except DeadKernelError:
         cause = "the kernel died, perhaps for want of memory"
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if not partial.exists():
             raise
-        cause, kind = "interrupted", KeyboardInterrupt
+        cause, stopped = "interrupted", error
     executed = read_notebook(partial)
     # Papermill notes absolute paths; where a copy was made says nothing about what it shows.
     executed["metadata"]["papermill"].update(input_path=source.name, output_path=target.name)
@@ -184,7 +184,10 @@ def _execute(
         ran[-1]["outputs"].append(from_dict(told))
     failed = _failed(target)
     write_all(target.parent, {failed.name: _bytes(executed)})
-    raise kind(f"{source.stem}: {_place(executed)}: {cause:.300} (the copy so far: {failed})")
+    said = f"{source.stem}: {_place(executed)}: {cause:.300} (the copy so far: {failed})"
+    if stopped is not None:
+        raise Interrupted(f"interrupted: {said}", getattr(stopped, "code", 130))
+    raise NotebookError(said)
 
 
 def _durations(executed: dict[str, Any]) -> list[float]:
