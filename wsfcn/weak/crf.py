@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import warnings
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from .sparse import compressed_rows
 
 BILATERAL_SXY = {"wsfcn": 30, "baseline": 80}
 SRGB, BILATERAL_COMPAT = 13, 10
@@ -213,10 +214,7 @@ class BilateralGrid:
 def _sparse(rows: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
     """A compressed sparse matrix of entries in the order of their rows."""
     ends = torch.bincount(rows, minlength=size[0]).cumsum(0)
-    starts = F.pad(ends, (1, 0))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # "is in beta state"
-        return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False)
+    return compressed_rows(F.pad(ends, (1, 0)), columns, values, size)
 
 
 def _kernel(squares: Tensor, cell: float) -> Tensor:
