@@ -4,7 +4,7 @@ Each reads what it needs once from memory: the colours, or the affinities and th
 neighbours come from the cache. float32. Triton comes with the CUDA builds of torch.
 """
 
-# mypy: allow-untyped-defs
+# mypy: disallow_untyped_defs=False, disallow_incomplete_defs=False
 from __future__ import annotations
 
 import torch
