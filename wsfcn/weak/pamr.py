@@ -8,6 +8,7 @@ are. Nothing is learned.
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -26,7 +27,7 @@ NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 
 SOFTNESS = 0.1  # share of the local standard deviation that counts as the same colour
 TINY = 1e-8
 # Pixels whose neighbours' colours exist at the same time: on a CPU they stay in its cache.
-TILE, GPU_TILE = 1 << 12, 1 << 17
+TILE, GPU_TILE = 3 << 10, 1 << 17
 
 
 class PAMR(nn.Module):
@@ -123,7 +124,8 @@ class PAMR(nn.Module):
         layout = torch.channels_last if self._multiplies(image) else torch.contiguous_format
         shape = (batch, len(self.offsets), height, width)
         weights = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=layout)
-        rows = max(1, (TILE if image.device.type == "cpu" else GPU_TILE) // max(1, batch * width))
+        tile = TILE if image.device.type == "cpu" else GPU_TILE
+        rows = max(1, math.ceil(height / math.ceil(max(1, batch * height * width) / tile)))
         for top in range(0, height, rows):
             centre = image[:, :, top : top + rows]
             near = centre.new_empty(3, len(self.offsets), batch, centre.shape[2], width)
@@ -139,6 +141,7 @@ class PAMR(nn.Module):
             similarity = near[0] * scale[0]
             for colour, factor in zip(near[1:], scale[1:], strict=True):
                 similarity.addcmul_(colour, factor)
+            del near, colour
             weights[:, :, top : top + rows] = similarity.transpose(0, 1).softmax(1)
         return weights
 
@@ -199,8 +202,8 @@ def _places(
     y, x = torch.tensor(offsets, dtype=torch.int32).unbind(1)
     rows = (torch.arange(height, dtype=torch.int32)[:, None] + y).clamp_(0, height - 1)
     columns = (torch.arange(width, dtype=torch.int32)[:, None] + x).clamp_(0, width - 1)
-    image = torch.arange(batch, dtype=torch.int32)[:, None, None, None] * (height * width)
-    places = (image + (rows[:, None] * width + columns)).flatten()
+    first = torch.arange(batch, dtype=torch.int32)[:, None, None] * (height * width)
+    places = ((first + rows * width)[:, :, None] + columns).flatten()
     return places, torch.arange(0, len(places) + 1, len(offsets), dtype=torch.int32)
 
 
