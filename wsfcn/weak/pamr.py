@@ -28,6 +28,7 @@ SOFTNESS = 0.1  # share of the local standard deviation that counts as the same 
 TINY = 1e-8
 # Pixels whose neighbours' colours exist at the same time: on a CPU they stay in its cache.
 TILE, GPU_TILE = 3 << 10, 1 << 17
+TOGETHER = 1 << 13  # pixels of small masks that a CPU refines together
 
 
 class PAMR(nn.Module):
@@ -72,7 +73,7 @@ class PAMR(nn.Module):
         _check(image, masks)
         count = len(masks)
         if masks.device.type == "cpu":
-            count = max(1, TILE // (masks.shape[-2] * masks.shape[-1]))
+            count = max(1, TOGETHER // (masks.shape[-2] * masks.shape[-1]))
         pairs = zip(image.split(count), masks.split(count), strict=True)
         parts = [deque(self._walk(*pair), maxlen=1).pop() for pair in pairs]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
