@@ -95,3 +95,10 @@ def test_exponents_and_their_figure(bench, tmp_path):
     row |= {"time exponent": 1.0, "memory exponent": 2.0}
     growth.draw({"batch": {"PAMR": row}, "scale": {"prediction": row}}, tmp_path / "a" / "g.png")
     assert (tmp_path / "a" / "g.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_papers_step_fits_the_memory_of_its_gpus(bench):
+    found = bench("ratios").paper_memory()
+    # 147 million trained parameters: float32 weights, gradients and momentum alone are 1.8 GB.
+    assert 1.8e9 < found["bf16, checkpointing"] < found["bf16"] < found["float32"] < 24e9
+    assert found["bf16, checkpointing"] < 11e9
