@@ -1,156 +1,177 @@
-"""Benchmarks: ratios of two ways to compute the same, timed in turns in one run.
+"""Benchmarks: two ways to compute the same, checked equal, timed in turns in one process.
 
-python benchmarks/run.py [NAME...] [--json FILE]
+python benchmarks/run.py [--only NAME...] [--out FOLDER] [--picture FILE]
 
-A ratio says how many times faster the second way is. Times are CPU seconds of one thread: on a
-machine at rest the clock shows the same, and on a busy one they still compare. Exit code 1: a ratio
-is below its aim, or the two ways do not agree.
+A ratio says how many times faster our way is than the plain one: medians over the rounds, CPU
+seconds of one thread, so that a busy machine changes little; where processes are the claim, the
+clock's. Writes benchmarks.json, benchmarks.md and growth.png. Exit code 1: a ratio is below its
+aim, or the two ways do not agree.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+# Not torch: processes that are started here read this file, and need none.
 
-ROUNDS = 3
-
-
-def in_turns(*ways: Callable[[], Any], rounds: int = ROUNDS) -> tuple[list[float], list[Any]]:
-    """Least CPU seconds of each way, timed one after the other in each round; last results."""
-    best, results = [float("inf")] * len(ways), [None] * len(ways)
-    for _ in range(rounds):
-        for index, way in enumerate(ways):
-            start = time.process_time()
-            results[index] = way()
-            best[index] = min(best[index], time.process_time() - start)
-    return best, results
+OTHERS = ("start", "paper_memory", "growth")
+IMPORT_LIMIT, HELP_LIMIT = 1.0, 0.5  # CPU seconds
 
 
-def confusion() -> dict[str, Any]:
-    """Confusion matrix of a 500 x 375 label map: per-pixel loop, ours."""
-    from wsfcn.evaluate import ConfusionMatrix
+def judged(result: dict[str, Any], ceilings: dict[str, float]) -> dict[str, Any]:
+    """A result with its ratios, the share of what the machine can do, and a verdict."""
+    from measure import spread
 
-    rng = np.random.default_rng(0)
-    target = rng.integers(0, 21, (375, 500)).astype(np.uint8)
-    prediction = np.where(rng.random(target.shape) < 0.7, target, rng.integers(0, 21, target.shape))
-    target[rng.random(target.shape) < 0.05] = 255
-
-    def loop() -> np.ndarray:
-        matrix = np.zeros((21, 21), np.int64)
-        for row in range(target.shape[0]):
-            for column in range(target.shape[1]):
-                if target[row, column] != 255:
-                    matrix[target[row, column], prediction[row, column]] += 1
-        return matrix
-
-    def ours() -> np.ndarray:
-        confusion = ConfusionMatrix(21)
-        confusion.update(prediction, target)
-        return confusion.matrix
-
-    # Several of ours a turn, so that a pause of the machine does not decide.
-    seconds, (expected, _) = in_turns(loop, lambda: [ours() for _ in range(20)])
-    return {
-        "ways": ["per-pixel loop", "bincount"],
-        "seconds": [seconds[0], seconds[1] / 20],
-        "aim": 100,
-        "agree": bool((ours() == expected).all()),
-    }
+    medians = [statistics.median(turns) for turns in result["seconds"]]
+    result["medians"], result["ratio"] = medians, medians[0] / medians[1]
+    result["spread"] = [spread(turns) for turns in result["seconds"]]
+    passed = result["ratio"] >= result["aim"]
+    if "memory" in result:
+        result["memory_ratio"] = result["memory"][0] / max(1, result["memory"][1])
+        measured = all(result["memory"])
+        passed = passed and (not measured or result["memory_ratio"] >= result.get("aim_memory", 0))
+    if "flops" in result:
+        needs = {name: result[name] / ceilings[name] for name in ("bytes", "flops")}
+        result["bound"] = max(needs, key=lambda name: needs[name])
+        result["share"] = needs[result["bound"]] / medians[1] / result.get("cores", 1)
+    result["verdict"] = "ok" if passed else "MISSED"
+    if not result["agree"]:
+        result["verdict"] = "DO NOT AGREE"
+    return result
 
 
-def canvas() -> dict[str, Any]:
-    """Four scales with flips of a 500 x 375 photo: padded to 1,024 px, each at its own size."""
-    from skimage import data
-
-    import wsfcn
-    from wsfcn.predict import predict
-    from wsfcn.protocols import padded, paper
-    from wsfcn.views import resized
-
-    torch.manual_seed(0)
-    recipe = wsfcn.recipes.lite_scenes().change({"model.pretrained": False})
-    network = wsfcn.build_model(recipe).eval()
-    image = resized(data.coffee(), 375, 500)
-
-    def way(protocol: Any) -> Callable[[], Any]:
-        return lambda: predict(network, [image], protocol, size=500)[0]
-
-    seconds, (padded_result, own) = in_turns(way(padded(paper())), way(paper()), rounds=1)
-    return {
-        "ways": ["padded canvas", "own size"],
-        "seconds": seconds,
-        "aim": 2.5,
-        "agree": padded_result.masks.shape == own.masks.shape == (21, 375, 500),
-    }
+def told(name: str, about: str, result: dict[str, Any]) -> list[str]:
+    """Lines of Markdown."""
+    clock = "clock" if result.get("clock") == "wall" else "CPU"
+    lines = [f"**{name}** {about}", "", f"| way | {clock}, ms | spread | peak memory, MiB |"]
+    lines.append("|---|---:|---:|---:|")
+    memory = result.get("memory", [])
+    for index, way in enumerate(result["ways"]):
+        peak = f"{memory[index] / 2**20:.1f}" if index < len(memory) else ""
+        seconds, spread = result["medians"][index], result["spread"][index]
+        lines.append(f"| {way} | {1000 * seconds:.2f} | {100 * spread:.0f} % | {peak} |")
+    line = f"{result['ratio']:.1f} times faster (aim {result['aim']})"
+    if "memory" in result:
+        aim = f" (aim {result['aim_memory']})" if "aim_memory" in result else ""
+        line += f", memory 1/{result['memory_ratio']:.1f}{aim}"
+    lines += ["", f"{line}: {result['verdict']}. Compared: {result['note']}."]
+    if "share" in result:
+        lines.append(
+            f"Needs {result['bytes'] / 1e6:.1f} MB and {result['flops'] / 1e9:.2f} GFLOP: bound by "
+            f"{result['bound']}, {100 * result['share']:.0f} % of what the machine can do."
+        )
+    return [*lines, ""]
 
 
-def crf() -> dict[str, Any]:
-    """pydensecrf on a 500 x 375 photo with 4 of 21 labels present: all labels, those present."""
-    from skimage import data
+def start() -> tuple[dict[str, float], list[str], bool]:
+    """CPU seconds of fresh processes, the least of five."""
+    import subprocess
 
-    from wsfcn.views import resized
-    from wsfcn.weak import crf
+    from measure import all_seconds, in_turns
 
-    image = np.array(resized(data.coffee(), 375, 500))
-    coarse = torch.from_numpy(np.random.default_rng(0).random((1, 4, 4, 5), np.float32))
-    fine = torch.nn.functional.interpolate(coarse, (375, 500), mode="bicubic")[0]
-    masks = np.zeros((21, 375, 500), np.float32)
-    masks[[0, 8, 12, 15]] = (6 * fine).softmax(0).numpy()
-    energies, force = -np.log(masks.clip(1e-5, 1)), np.ones(21, np.float32)
-    seconds, (whole, ours, _) = in_turns(
-        lambda: crf._pydensecrf(image, energies, force, 80, 10),
-        lambda: crf.dense_crf(image, masks, "baseline", code="pydensecrf"),
-        lambda: crf.dense_crf(image, masks, "baseline", code="torch"),
-    )
-    return {
-        "ways": ["all 21 labels", "labels present", "labels present, in torch"],
-        "seconds": seconds,
-        "aim": 1,
-        "agree": bool((whole.argmax(0) == ours.argmax(0)).all()),
-    }
+    def way(*arguments: str) -> Any:
+        return lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+    names = ["import torch", "import torch, wsfcn", "wsfcn --help", "wsfcn train --help"]
+    ways = [way("-c", name) for name in names[:2]]
+    ways += [way("-m", *name.split()) for name in names[2:]]
+    turns, _ = in_turns(*ways, rounds=5, clock=all_seconds)
+    found = {name: min(seconds) for name, seconds in zip(names, turns, strict=True)}
+    beyond, helped = found[names[1]] - found[names[0]], max(found[name] for name in names[2:])
+    good = beyond < IMPORT_LIMIT and helped < HELP_LIMIT
+    lines = ["**start** CPU seconds of a process, least of five", "", "| what | s |", "|---|---:|"]
+    lines += [f"| {name} | {seconds:.2f} |" for name, seconds in found.items()]
+    verdict = "ok" if good else "MISSED"
+    limits = f"(aims {IMPORT_LIMIT} and {HELP_LIMIT})"
+    lines += [
+        "",
+        f"wsfcn beyond torch {beyond:.2f} s, help {helped:.2f} s {limits}: {verdict}.",
+        "",
+    ]
+    return found, lines, good
 
 
-BENCHMARKS = {"confusion": confusion, "canvas": canvas, "crf": crf}
+def paper_memory() -> tuple[dict[str, float], list[str], bool]:
+    import ratios
+
+    about = " ".join((ratios.paper_memory.__doc__ or "").split())
+    found = ratios.paper_memory()
+    good = found["float32"] < 24e9 and found["bf16, checkpointing"] < 11e9
+    lines = [f"**paper_memory** {about}", "", "| | GB |", "|---|---:|"]
+    lines += [f"| {name} | {value / 1e9:.1f} |" for name, value in found.items()]
+    lines += ["", f"Aims 24 GB, and 11 GB with checkpointing: {'ok' if good else 'MISSED'}.", ""]
+    return found, lines, good
+
+
+def growing(picture: Path) -> tuple[dict[str, Any], list[str], bool]:
+    import growth
+
+    found = growth.measured()
+    growth.draw(found, picture)
+    lines = ["**growth** value ~ n^p", "", "| n | road | p of time | p of memory |"]
+    lines.append("|---|---|---:|---:|")
+    for axis, roads in found.items():
+        for road, row in roads.items():
+            powers = f"{row['time exponent']:.2f} | {row['memory exponent']:.2f}"
+            lines.append(f"| {axis} | {road} | {powers} |")
+    return found, [*lines, ""], True
 
 
 def main(argv: list[str] | None = None) -> int:
+    sys.path.insert(0, str(Path(__file__).parent))
+    import measure
+    import torch
+    from ratios import RATIOS
+
+    names = [*RATIOS, *OTHERS]
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), metavar="FOLDER")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="of the growth, not in --out")
     arguments = parser.parse_args(argv)
-    unknown = [name for name in arguments.names if name not in BENCHMARKS]
-    if unknown:
-        parser.error(f"no benchmark {unknown[0]!r}; known: {', '.join(BENCHMARKS)}")
+    for name in arguments.only or ():
+        if name not in names:
+            parser.error(f"no benchmark {name!r}; known: {', '.join(names)}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    found, good = {}, True
-    for name in arguments.names or BENCHMARKS:
-        result = BENCHMARKS[name]()
-        result["ratio"] = result["seconds"][0] / result["seconds"][1]
-        passed = result["agree"] and result["ratio"] >= result["aim"]
-        good, found[name] = good and passed, result
-        print(f"{name}: {(BENCHMARKS[name].__doc__ or '').strip()}")
-        for way, seconds in zip(result["ways"], result["seconds"], strict=True):
-            print(f"  {way:<26}{1000 * seconds:10.1f} ms")
-        verdict = "ok" if passed else "MISSED" if result["agree"] else "DO NOT AGREE"
-        print(f"  {result['ratio']:.1f} times faster (aim {result['aim']}): {verdict}", flush=True)
-    if arguments.json:
-        about = {
-            "machine": platform.processor() or platform.machine(),
-            "torch": torch.__version__,
-        }
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(about | {"benchmarks": found}, indent=1) + "\n")
-    torch.set_num_threads(threads)
+    try:
+        ceilings = measure.ceilings()
+        cores, version = os.cpu_count(), torch.__version__
+        lines = [
+            f"{platform.machine()}, {cores} cores, torch {version}, one thread: copies "
+            f"{ceilings['bytes'] / 1e9:.1f} GB/s, products {ceilings['flops'] / 1e9:.0f} "
+            f"GFLOP/s; load {os.getloadavg()[0]:.1f}.",
+            "",
+        ]
+        print("\n".join(lines))
+        found, good = {}, True
+        for name in arguments.only or names:
+            if name in RATIOS:
+                found[name] = judged(RATIOS[name](), ceilings)
+                part = told(name, RATIOS[name].__doc__ or "", found[name])
+                good = good and found[name]["verdict"] == "ok"
+            else:
+                picture = arguments.picture or arguments.out / "growth.png"
+                other = {"start": start, "paper_memory": paper_memory}.get(name)
+                found[name], part, fine = other() if other else growing(picture)
+                good = good and fine
+            print("\n".join(part), flush=True)
+            lines += part
+    finally:
+        torch.set_num_threads(threads)
+    lines.append("On a GPU: not measured; Triton's interpreter tests the kernels.")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    about = {"machine": platform.machine(), "cores": cores, "torch": version, "ceilings": ceilings}
+    text = json.dumps(about | {"benchmarks": found}, indent=1)
+    (arguments.out / "benchmarks.json").write_text(f"{text}\n")
+    (arguments.out / "benchmarks.md").write_text("\n".join(lines) + "\n")
     return 0 if good else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -41,7 +42,7 @@ def _here(function: Callable[..., T], work: Iterable[tuple[str, tuple[Any, ...]]
         try:
             result = function(*arguments)
         except Exception as error:
-            raise _named(name, error) from error
+            raise named(name, error) from error
         yield result
 
 
@@ -75,14 +76,15 @@ def _result(name: str, future: Future[T]) -> T:
             "need less"
         ) from None
     except Exception as error:
-        raise _named(name, error) from error
+        raise named(name, error) from error
 
 
-def _named(name: str, error: Exception) -> WorkError:
+def named(name: str, error: Exception) -> WorkError:
+    """The error of a piece of work, with its name in front."""
     return WorkError(f"{name}: {type(error).__name__}: {error}")
 
 
 def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    # One that has not loaded torch need not load it for this.
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

@@ -17,12 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from .data.transforms import to_tensor
-from .pool import in_order
+from .pool import in_order, named
 from .protocols import Protocol, given_image_labels, single_scale
 from .segmentation import Segmentation
 from .settings import SettingsError
 from .views import SMALLEST_INPUT, Merged, NetworkLike, merge_scales, resized
-from .weak.crf import chosen_code, dense_crf
+from .weak import crf
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -74,13 +74,11 @@ def _argmax(masks: Tensor) -> NDArray[np.uint8]:
     return place.numpy()
 
 
-def _crf_labels(
-    masks: NDArray[np.float32], image: NDArray[np.uint8], kind: str, code: str
-) -> NDArray[np.uint8]:
-    """The label map of an image (H, W, 3) after the CRF, which sees it at most CRF_LONGEST long."""
+def _crf_problem(masks: NDArray[np.float32], image: NDArray[np.uint8], kind: str) -> crf.Problem:
+    """Of an image (H, W, 3), which the CRF sees at most CRF_LONGEST long."""
     small = _shrunk(image, CRF_LONGEST)
     full = F.interpolate(torch.from_numpy(masks)[None], small.shape[:2], mode="bilinear")[0]
-    return label_map(dense_crf(small, full.numpy(), kind, code=code), image.shape[:2])
+    return crf.problem_of(small, full.numpy(), kind)
 
 
 def refined(
@@ -96,23 +94,32 @@ def refined(
     naming what failed.
     """
     protocol = settled(protocol)
-    waiting: deque[Segmentation] = deque()
+    waiting: deque[tuple[Segmentation, crf.Problem]] = deque()
 
     def work() -> Iterator[tuple[str, tuple[Any, ...]]]:
         for name, one in found:
-            waiting.append(one)
-            yield name, (one.masks, one.image, protocol.crf, protocol.crf_code)
+            try:
+                problem = _crf_problem(one.masks, one.image, protocol.crf)
+            except Exception as error:
+                raise named(name, error) from error
+            waiting.append((one, problem))
+            yield name, (*problem.given, crf.ITERATIONS)
 
+    # Solving is left to the processes alone, so that they need no torch: to load it takes a
+    # process longer than an image does.
     count = processes if protocol.crf_code == "pydensecrf" else 1
-    for labels in in_order(_crf_labels, work(), processes=count, describe=describe):
-        yield replace(waiting.popleft(), labels=labels, protocol=protocol)
+    solve = crf.solvers()[protocol.crf_code]
+    for solved in in_order(solve, work(), processes=count, describe=describe):
+        one, problem = waiting.popleft()
+        labels = label_map(problem.whole(solved), one.image.shape[:2])
+        yield replace(one, labels=labels, protocol=protocol)
 
 
 def settled(protocol: Protocol) -> Protocol:
     """The protocol with the code of its CRF chosen, as results carry it."""
     if protocol.crf == "none":
         return protocol
-    return protocol.change({"crf_code": chosen_code(protocol.crf_code)})
+    return protocol.change({"crf_code": crf.chosen_code(protocol.crf_code)})
 
 
 def default_size(model: NetworkLike) -> int:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from skimage import data
 
+from wsfcn import densecrf
 from wsfcn.data.sample import Sample
 from wsfcn.evaluate import evaluate
 from wsfcn.pool import WorkError, in_order
@@ -185,7 +186,7 @@ def test_labels_present_alone_give_what_all_labels_give(name, kind, code):
     if kind == "wsfcn":
         masks = np.concatenate([(1 - masks[1:].max(0, keepdims=True)) ** 5, masks[1:]])
     energies, force = -np.log(masks.clip(1e-5, 1)), np.ones(21, np.float32)
-    solve = crf._pydensecrf if code == "pydensecrf" else crf._torch
+    solve = densecrf.solve if code == "pydensecrf" else crf._torch
     whole = solve(image, energies, force, crf.BILATERAL_SXY[kind], 10)
     np.testing.assert_allclose(found, whole, atol=2e-4)
     np.testing.assert_array_equal(found.argmax(0), whole.argmax(0))
@@ -198,8 +199,8 @@ def test_leaving_absent_labels_out_is_not_the_same():
     masks[:, 20:40, 30:70] = 0
     energies = -np.log(masks.clip(1e-5, 1))
     kept = masks.max((1, 2)) > 0
-    whole = crf._pydensecrf(image, energies, np.ones(21, np.float32), 80, 10)[kept]
-    alone = crf._pydensecrf(image, energies[kept], np.ones(3, np.float32), 80, 10)
+    whole = densecrf.solve(image, energies, np.ones(21, np.float32), 80, 10)[kept]
+    alone = densecrf.solve(image, energies[kept], np.ones(3, np.float32), 80, 10)
     found = dense_crf(image, masks, "baseline", code="pydensecrf")[kept]
     assert np.abs(found - whole).max() < 2e-4 < 1e-2 < np.abs(alone - whole).max()
 

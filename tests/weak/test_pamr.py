@@ -211,17 +211,32 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor):
+        if isinstance(result, torch.Tensor) and result.layout == torch.strided:
             self.elements = max(self.elements, result.numel())
         return result
 
 
 def test_neighbours_are_never_stacked():
-    image, masks = example(batch=1, channels=8, height=24, width=24, dtype=torch.float32)
+    image, masks = example(batch=2, channels=8, height=96, width=96, dtype=torch.float32)
+    affinities = 48 * 96 * 96
     with LargestTensor() as largest:
         PAMR(2)(image, masks)
-    padded = 8 * (24 + 48) ** 2
-    assert 48 * 24 * 24 <= largest.elements <= padded < 8 * 48 * 24 * 24
+    # One image's weights, or the colours around a part of its pixels; stacked masks are 16 times.
+    assert affinities <= largest.elements <= 1.5 * affinities
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 5, 9), (5, 3, 33, 31), (2, 21, 70, 64)])
+def test_the_sparse_product_is_the_sum_of_shifted_masks(monkeypatch, shape, dtype):
+    batch, channels, height, width = shape
+    image, masks = example(batch, channels, height, width, dtype)
+    fast = PAMR(3)(image, masks)
+    tile_by_tile = PAMR().affinities(image)
+    monkeypatch.setattr(PAMR, "_multiplies", lambda self, x: False)
+    monkeypatch.setattr("wsfcn.weak.pamr.TILE", 10**9)
+    close = {"rtol": 0, "atol": 1e-6 if dtype == torch.float32 else 1e-14}
+    torch.testing.assert_close(fast, PAMR(3)(image, masks), **close)
+    torch.testing.assert_close(tile_by_tile, PAMR().affinities(image), **close)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import warnings
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import densecrf
+from ..densecrf import BILATERAL_COMPAT, GAUSSIAN_COMPAT, GAUSSIAN_SXY, SRGB
+from .sparse import compressed_rows
+
+ITERATIONS = 10
 BILATERAL_SXY = {"wsfcn": 30, "baseline": 80}
-SRGB, BILATERAL_COMPAT = 13, 10
-GAUSSIAN_SXY, GAUSSIAN_COMPAT = 3, 3
 CLIP = 1e-5  # masks below count as this much
 # Sides of a cell of the bilateral grid in standard deviations of the kernel; finer ones in colour
 # cost twice the time and gain nothing that can be measured.
@@ -35,7 +39,7 @@ def dense_crf(
     image: NDArray[np.uint8],
     masks: NDArray[np.float32],
     kind: str = "wsfcn",
-    iterations: int = 10,
+    iterations: int = ITERATIONS,
     code: str = "auto",
 ) -> NDArray[np.float32]:
     """Masks (N, H, W) in [0, 1], channel 0 the background, refined by an image (H, W, 3) uint8.
@@ -53,6 +57,28 @@ def dense_crf(
     Raises ImportError where pydensecrf is asked for and missing.
     """
     code = chosen_code(code)
+    solver, problem = solvers()[code], problem_of(image, masks, kind)
+    return problem.whole(solver(*problem.given, iterations))
+
+
+class Problem(NamedTuple):
+    """What a solver is given, (image, energies, force, sxy), and how its result is read."""
+
+    given: tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], float]
+    present: NDArray[np.bool_]
+
+    def whole(self, found: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities of all N labels from those of the labels present and the shared one."""
+        absent = int((~self.present).sum())
+        whole = np.empty((len(self.present), *found.shape[1:]), np.float32)
+        whole[self.present] = found[: len(found) - (absent > 0)]
+        if absent:
+            whole[~self.present] = found[-1] / absent
+        return whole
+
+
+def problem_of(image: NDArray[np.uint8], masks: NDArray[np.float32], kind: str) -> Problem:
+    """The part of `dense_crf` that comes before solving; arguments as there."""
     if kind not in BILATERAL_SXY:
         raise ValueError(f"kind: needs one of {', '.join(BILATERAL_SXY)}, got {kind!r}")
     if image.shape[:2] != masks.shape[1:]:
@@ -69,36 +95,14 @@ def dense_crf(
         # background.
         shared = np.full((1, *image.shape[:2]), 2e-6 - np.log(CLIP * absent), np.float32)
         energies, force[-1] = np.concatenate([energies, shared]), 1 / absent
-    solve = _pydensecrf if code == "pydensecrf" else _torch
     # pydensecrf refuses photos that are read-only or mirrored views, hence a copy.
-    found = solve(np.array(image, order="C"), energies, force, BILATERAL_SXY[kind], iterations)
-    whole = np.empty_like(masks, np.float32)
-    whole[present] = found[: len(found) - (absent > 0)]
-    if absent:
-        whole[~present] = found[-1] / absent
-    return whole
+    given = (np.array(image, order="C"), energies, force, BILATERAL_SXY[kind])
+    return Problem(given, present)
 
 
-def _pydensecrf(
-    image: NDArray[np.uint8],
-    energies: NDArray[np.float32],
-    force: NDArray[np.float32],
-    sxy: float,
-    iterations: int,
-) -> NDArray[np.float32]:
-    try:
-        import pydensecrf.densecrf as dcrf
-    except ImportError:
-        raise ImportError(
-            "pydensecrf is not installed: pip install 'wsfcn[crf]' (a C++ compiler compiles it), "
-            "or take the CRF in torch (crf_code torch)"
-        ) from None
-    count, height, width = energies.shape
-    field = dcrf.DenseCRF2D(width, height, count)
-    field.setUnaryEnergy(np.ascontiguousarray(energies, np.float32).reshape(count, -1))
-    field.addPairwiseGaussian(sxy=GAUSSIAN_SXY, compat=-GAUSSIAN_COMPAT * force)
-    field.addPairwiseBilateral(sxy=sxy, srgb=SRGB, rgbim=image, compat=-BILATERAL_COMPAT * force)
-    return np.asarray(field.inference(iterations), np.float32).reshape(count, height, width)
+def solvers() -> dict[str, Callable[..., NDArray[np.float32]]]:
+    """By code: (*problem.given, iterations) -> probabilities."""
+    return {"pydensecrf": densecrf.solve, "torch": _torch}
 
 
 def _torch(
@@ -213,10 +217,7 @@ class BilateralGrid:
 def _sparse(rows: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
     """A compressed sparse matrix of entries in the order of their rows."""
     ends = torch.bincount(rows, minlength=size[0]).cumsum(0)
-    starts = F.pad(ends, (1, 0))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # "is in beta state"
-        return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False)
+    return compressed_rows(F.pad(ends, (1, 0)), columns, values, size)
 
 
 def _kernel(squares: Tensor, cell: float) -> Tensor:
