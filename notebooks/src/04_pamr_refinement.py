@@ -690,7 +690,7 @@ shrunk = Image.fromarray(read_image(file))
 shrunk.thumbnail((226, 226), Image.Resampling.BICUBIC)
 view = np.ascontiguousarray(shrunk)
 answer = wsfcn.segment(network, view, labels=None if photo else ["cat"])
-share = sum(answer.areas().values())
+share = 1 - answer.areas().get("background", 0)
 told = "Asked for any class" if photo else "Even told that there is a cat"
 Markdown(f"{told}, the network gives {100 * share:.1f} % of the photo a class.")
 

@@ -48,7 +48,7 @@ recipe = recipe_of(profile, seed).change({k: v for k, v in given.items() if v is
 train_set, val_set = data.build(recipe.data)
 
 # %% [markdown]
-# ## 1. What is the network told?
+# ## 5.1 What is the network told?
 #
 # In *fully* supervised segmentation a person paints the class of every pixel, which takes minutes
 # an image. Here a person only lists the classes that occur, a matter of seconds: these
@@ -102,7 +102,7 @@ from wsfcn.train import parameter_groups
 group_table(parameter_groups(build_model(recipe), recipe.train), recipe.train)
 
 # %% [markdown]
-# ## 2. Train
+# ## 5.2 Train
 #
 # The loop is short enough to read from top to bottom: `wsfcn/train.py`. Each batch goes forward
 # once; the **classification loss** compares the network's class scores with the image labels.
@@ -123,7 +123,7 @@ result = monitor.run()
 network = result.model
 
 # %% [markdown]
-# ## 3. Phase one: what can a classification loss teach about masks?
+# ## 5.3 Phase one: what can a classification loss teach about masks?
 #
 # The network ends in one map of *logits* $z_c$ for each class, and a background map whose logit is
 # **constantly 1**. A softmax over background and classes at each pixel $i$ gives the masks:
@@ -192,7 +192,7 @@ pooling(sizes, scores, z, shares)
 # background. This is how a network that was never shown any background learns one.
 
 # %% [markdown]
-# ## 4. Phase two: how does a network mark its own homework?
+# ## 5.4 Phase two: how does a network mark its own homework?
 #
 # After the warm-up the masks are roughly in place, but blurred and leaky. Phase two turns them
 # into **pseudo labels**, label maps that are good enough to train on, and treats these as if a
@@ -338,7 +338,7 @@ trade_off(strictness, curves_by_step, np.stack([s.mask for s in samples]), w.for
 # **Notice** that one axis is bought with the other. Higher and further right is better: at the
 # recipe's factor, compare the two lines to see what PAMR is worth.
 #
-# ## 5. What happens to the masks over the epochs?
+# ## 5.5 What happens to the masks over the epochs?
 #
 # After each epoch the network has drawn the same validation scenes, which it never trains on.
 # Below each mask is its **mIoU**: for each class, the pixels that mask and truth share, divided by
@@ -367,7 +367,7 @@ filmstrip(
 # alike.
 
 # %% [markdown]
-# ## 6. What do the curves tell?
+# ## 5.6 What do the curves tell?
 
 # %%
 from wsfcn.show.curves import curves
@@ -388,7 +388,7 @@ curves(result.rows, recipe.train.warmup_epochs)
 #   is why papers report it.
 
 # %% [markdown]
-# ## 7. How good is it, and under which protocol?
+# ## 5.7 How good is it, and under which protocol?
 #
 # A **protocol** says all that happens between a photo and its label map: at which sizes the
 # network looks, whether it also looks at the mirror image and averages, which classes are allowed,
@@ -486,8 +486,9 @@ record("mean_iou_by_protocol", {name: round(value, 2) for name, value in ours.it
 # Write your code in place of the dots and run the cell; the judge says what is wrong, but not how
 # to mend it.
 #
-# **1. The price of being small.** Write the focal size penalty of section 3 for a mask that covers
-# the share `size` of an image. At which size is a mask punished by half of what an empty one pays?
+# **1. The price of being small.** Write the focal size penalty of section 5.3 for a mask that
+# covers the share `size` of an image. At which size is a mask punished by half of what an empty one
+# pays?
 
 # %% tags=["exercise"]
 from wsfcn.study.exercises import judge
