@@ -320,7 +320,7 @@ Markdown(
     "*which* false names the first one gives: where the new ground is some class's own, "
     f"{named:.0f} % of these pixels got such a class. Most often {thing} on {place} becomes "
     f"{name}. The main cause that grows most, in the table above: *{grew.idxmax()}*, by "
-    f"{grew.max()} images; *co-occurring background* changes by {grew['co-occurring background']:+d}."
+    f"{grew.max()} images; *co-occurring background*: {grew['co-occurring background']:+d}."
 )
 
 # %% [markdown]
