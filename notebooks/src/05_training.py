@@ -13,10 +13,13 @@
 #
 # **Before**: `01_cams` shows why the maps of a plain classifier find half an object.
 #
-# **Time** on two cores: profile `smoke` under 20 seconds (a handful of steps: everything runs,
-# nothing is learned). Profile `laptop` reads back the training that `make course` has done, which
-# takes one to two minutes; without it, it trains first, about five minutes more, with curves that
-# move while you wait. A training that was cut off goes on where it was.
+# | profile | what it is for | time on 2 CPU cores |
+# | --- | --- | --- |
+# | `smoke` | testing: a handful of steps, everything runs, nothing is learned | 20 s |
+# | `laptop` | reading: the training that `make course` has done is read back | 1 minute |
+#
+# Where `make course` has not run yet, `laptop` trains first: minutes more, with curves that move
+# while you wait. A training that was cut off goes on where it was.
 
 # %% tags=["parameters"]
 # schema: wsfcn.study.parameters.Training
@@ -90,10 +93,10 @@ pd.DataFrame(
 # %% [markdown]
 # **One network, several speeds.** The *backbone* has already learned to see on ImageNet; the
 # paper's new parts (the context module FCA, the fusion SF2, the decoder) start from noise. So the
-# optimiser gets groups: new weights learn 20 times faster than pretrained ones, biases twice as
-# fast as their weights and without *weight decay* (the pull towards zero). What is frozen does not
-# appear: in the paper the backbone's first stages and all its batch norms, in this recipe the
-# whole backbone, so that two cores suffice.
+# optimiser gets groups: new weights learn faster than pretrained ones (in the paper 20 times),
+# biases twice as fast as their weights and without *weight decay* (the pull towards zero). What is
+# frozen does not appear: in the paper the backbone's first stages and all its batch norms, in this
+# recipe the whole backbone, so that two cores suffice.
 
 # %%
 from wsfcn.show.training import group_table
@@ -107,10 +110,10 @@ group_table(parameter_groups(build_model(recipe), recipe.train), recipe.train)
 # The loop is short enough to read from top to bottom: `wsfcn/train.py`. Each batch goes forward
 # once; the **classification loss** compares the network's class scores with the image labels.
 # After the warm-up a second loss, the **mask loss**, compares its masks with pseudo labels made
-# from those very masks. The curves below are redrawn after each epoch. On the right: one scene
-# that the network is never trained on, and the mask it would draw now. (What is scored and drawn
-# is the running mean of the weights over the last steps: it wavers less than the weights
-# themselves.)
+# from those very masks. The monitor below follows: curves, and some scenes that the network is
+# never trained on, with the masks that it would draw after each epoch (move the slider). *Stop*
+# ends the training after the step at hand, *Resume* takes it up again. (What is scored and drawn is
+# the running mean of the weights over the last steps: it wavers less than the weights themselves.)
 
 # %%
 from functools import partial
@@ -383,9 +386,9 @@ curves(result.rows, recipe.train.warmup_epochs)
 # * *Batch gate.* The share of images that may teach. If it stays near zero, the warm-up was too
 #   short: there were no masks worth copying yet. It grows as the masks get better, and more images
 #   join the lesson.
-# * *Masks.* Only this panel has seen the truth, and only to measure. *Pixel accuracy* is high from
-#   the start, because most pixels are background; mIoU counts a bird as much as the sky, and that
-#   is why papers report it.
+# * *Masks.* Only this panel has seen the truth, and only to measure. *Pixel accuracy* is soon high,
+#   because most pixels are background; mIoU counts a bird as much as the sky, and that is why
+#   papers report it.
 
 # %% [markdown]
 # ## 5.7 How good is it, and under which protocol?
@@ -400,11 +403,19 @@ from wsfcn.show.training import per_class
 print(result.score.protocol.describe())
 per_class(result.score)
 
+# %%
+from IPython.display import Markdown
+
+ranked = pd.Series(result.score.per_class).dropna().drop("background").sort_values()
+Markdown(
+    "**Notice** that the mean hides a wide range: best "
+    + ", ".join(f"{name} {100 * value:.0f} %" for name, value in ranked[:-4:-1].items())
+    + ", worst "
+    + ", ".join(f"{name} {100 * value:.0f} %" for name, value in ranked[:3].items())
+    + ". What do the best have in common, what the worst? `07_failure_cases` sorts them by cause."
+)
+
 # %% [markdown]
-# **Notice** that the mean hides a wide range. Compact things with one silhouette do well. Thin
-# parts and classes that are easily taken for each other do badly; `07_failure_cases` sorts them by
-# cause.
-#
 # **One network, four scores.** Nothing is trained below; only the protocol changes, on the first
 # `scored` validation scenes. The paper does the same in its Table III. *Flip* averages with the
 # mirror image, *four scales* with the image at 1, 0.5, 1.5 and 2 times its size. *Labels given*
