@@ -140,6 +140,13 @@ def shots(tmp_path) -> Path:
     return folder
 
 
+def within_50_ms(times, name=""):
+    """Milliseconds from input events to changed pixels: each must change some, the fastest within
+    50. Other processes delay a frame, they never hasten one."""
+    assert None not in times, f"{name}: the canvas did not change: {times}"
+    assert min(times) < 50 and max(times) < 2000, f"{name}: {times}"
+
+
 def run_all(page):
     """Run all cells, in JupyterLab or Notebook 7, as soon as the kernel is there."""
     idle = page.get_by_text("| Idle")  # JupyterLab's status bar; Notebook 7 has none
