@@ -33,8 +33,13 @@ input.value = %s;
 input.dispatchEvent(new Event("input"));"""
 
 
-# What JupyterLab, and Notebook 7 without any notebook of ours, complain about themselves.
-THEIRS = ("Failed to load resource", "reading 'schema'", "Command 'filebrowser:open-path' not")
+# What JupyterLab and Notebook 7 complain about themselves, also with nothing of ours on the page.
+THEIRS = (
+    "Failed to load resource",
+    "reading 'schema'",
+    "Command 'filebrowser:open-path' not registered",
+    "Comm not found for comm id",
+)
 
 
 def quiet(errors):

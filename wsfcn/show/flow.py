@@ -106,8 +106,8 @@ def curves(panels: Mapping[str, pd.DataFrame]) -> ShownFigure:
         for name, values in table.items():
             figure.alt += f"{title}, {name}: {values.iloc[0]:.3g} to {values.iloc[-1]:.3g}. "
     if alike:
-        handles, place = axes.get_legend_handles_labels(), {"loc": "outside lower center"}
-        figure.legend(*handles, frameon=False, ncols=len(handles[0]), **place)
+        below: dict[str, Any] = {"loc": "outside lower center", "ncols": len(table.columns)}
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, **below)
     return figure
 
 
