@@ -288,13 +288,13 @@ points = {
     "objects": "It points at objects.",
     "background": "It points at the ground, not at objects.",
     "rim": "It does not point at objects but at the *rim of the map*, where its 3 x 3 convolution "
-    "reads zeros of padding.",
+    "reads padding.",
 }
 Markdown(
     "**What to notice.**\n"
-    "* The strip maps get darker towards the edges of the image, where taps read padding. The "
-    "strength of all channels together is no evidence for a class: compare with the last column, "
-    "what the network finally calls an object.\n"
+    "* The strip maps get darker towards the edges of the image, where taps read **padding**, the "
+    "zeros that a convolution sees beyond the map. The strength of all channels together is no "
+    "evidence for a class: compare with the last column, what the network calls an object.\n"
     "* With dilation 2 neighbouring cells share no input, so odd and even cells can drift apart. "
     "This is called *gridding*: look for stripes.\n"
     f"* The SRM of this network answers {srm[most]:.2f} to {'the ' * (most == 'rim')}{most}, and "
@@ -497,12 +497,11 @@ draw.reach(np.asarray(picture.resize((256, 256))), 41, wide)
 
 
 # %% [markdown]
-# **What to notice.** Orange crosses read **padding**, the zeros that a convolution sees beyond the
-# map. (The photo shrinks in the drawing because the taps lie so far out.) The middle cell of the
-# longest strips reads... the middle cell. Cells elsewhere do better, but a tap 48 or more cells
-# away reads zeros *wherever* on a 41-cell map we stand. A weight that only meets zeros gets no
-# gradient. We build these strips and ask them. Below, a disc is the size of a tap's gradient; a
-# cross is a gradient of exactly zero.
+# **What to notice.** Orange crosses read padding. (The photo shrinks in the drawing because the
+# taps lie so far out.) The middle cell of the longest strips reads... the middle cell. Cells
+# elsewhere do better, but a tap 48 or more cells away reads zeros *wherever* on a 41-cell map we
+# stand. A weight that only meets zeros gets no gradient. We build these strips and ask them. Below,
+# a disc is the size of a tap's gradient; a cross is a gradient of exactly zero.
 
 
 # %%
