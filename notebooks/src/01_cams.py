@@ -18,8 +18,10 @@
 #
 # | profile | what it is for | time on 2 CPU cores |
 # | --- | --- | --- |
-# | `smoke` | testing: few scenes, and a CAM classifier that saw only 24 | 20 s |
-# | `laptop` | reading: 120 scenes are scored, the classifier saw 2,240 | 90 s |
+# | `smoke` | testing: few scenes, and a CAM classifier that saw few | 20 s |
+# | `laptop` | reading: 120 scenes; the CAM classifier saw all training scenes | 30 s |
+#
+# In `laptop` the first run takes a minute more: it trains the CAM classifier, which is then kept.
 
 # %% tags=["parameters"]
 # schema: wsfcn.study.parameters.Cams
@@ -154,8 +156,9 @@ draw.heat_grid(photos, maps, {name: draw.imagenet_name(best[name]) for name in p
 # stays where it was. The next table puts numbers to this: the share of the photo inside the white
 # line, and the correlation of the coarsest with the finest map.
 #
-# Of the motorbike the engine carries the evidence; wheels, saddle and handlebar stay dark,
-# although they are motorbike, too. The espresso glows beyond its cup. Keep both in mind.
+# On scikit-image's photos: of the motorbike the engine carries the evidence; wheels, saddle and
+# handlebar stay dark, although they are motorbike, too. The espresso glows beyond its cup. Keep
+# both in mind.
 
 
 # %%
@@ -293,8 +296,7 @@ draw.verdict_grid(samples[:shown], given[0].numpy(), three)
 #   few places that spoke loudest, and drops the rest of the object with the background.
 #
 # Dark is object that went to the wrong class of two. Purple can only shrink and orange can only
-# grow from left to right. Is there a place where both
-# are small?
+# grow from left to right. Is there a place where both are small?
 
 # %%
 import torch.nn.functional as F
@@ -345,7 +347,7 @@ Markdown(
 # WS-FCN (Wang et al., 2023) predicts masks in one go and trains on them itself: its scores are
 # pooled so that very small masks are punished, its masks are fitted to edges in the image (PAMR,
 # notebook 4), and what is certain in them becomes the lesson for the next round (notebook 5).
-# The network here comes with the package, trained on 2,240 scenes like these; notebook 5 trains it.
+# The network here comes with the package, trained on scenes like these; notebook 5 trains it.
 
 # %%
 import wsfcn
@@ -409,9 +411,9 @@ Markdown(
 # A fair word for the CAM: its classifier trains one layer on fixed features. With the whole
 # network trained, its maps would be others, though made from the same question.
 #
-# A number without its protocol means little. Read the last two columns once more: the same masks
-# look better when somebody else names the classes. Published tables mix the two; the paper
-# marks its own rows of the easier kind with §.
+# A number without its protocol means little. Read the first column beside the last one: the same
+# maps, and only who names the classes is another. Published tables mix the two; the paper marks
+# its own rows of the easier kind with §.
 #
 # ### In the paper
 # Figure 2 of WS-FCN shows the two faults on photos, the way section 1.2 shows them on scenes. Its
@@ -433,9 +435,10 @@ from wsfcn.show.explorer import Explorer
 Explorer(network, samples[:shown], cams=floor.maps, stage="cam")
 
 # %% [markdown]
-# **What to notice.** Choose one class at the stage *CAM* and lower the threshold: the object is
-# complete only when much of its surroundings is claimed too. At the stage *Gate*, WS-FCN's own
-# masks, most thresholds give nearly the same mask: it is sure inside and outside.
+# **What to notice.** Choose one class at the stage *CAM* and lower the threshold: how much of the
+# surroundings is claimed by the time the object is complete? Then do the same at the stage *Gate*,
+# with WS-FCN's own masks. The little curve is the IoU at every threshold: the flatter, the surer
+# the network is inside and outside, and the less it matters where you cut.
 
 # %% [markdown]
 # The numbers of this run, kept with the executed notebook, so that runs can be compared:

@@ -20,8 +20,8 @@
 #
 # | profile | what it is for | time on 2 CPU cores |
 # | --- | --- | --- |
-# | `smoke` | testing: 8 scenes, so the intervals are wide | 25 s |
-# | `laptop` | reading: 120 scenes | 90 s |
+# | `smoke` | testing: 8 scenes, so the intervals are wide | 20 s |
+# | `laptop` | reading: 120 scenes | 50 s |
 
 # %% tags=["parameters"]
 # schema: wsfcn.study.parameters.Context
@@ -179,16 +179,28 @@ radius.round(0).astype(int)
 # %% [markdown]
 # The table gives the radius around the middle that holds *half* of all gradient, over the first 16
 # scenes (or as many as there are).
-#
-# **What to notice.**
-# * *Lower row, cells.* The lattices of section 2.1, now with their learned strengths. The outer
-#   taps of the long strips are used: training did not switch them off.
-# * *After FCA* the middle outshines the rest. Every branch contains the middle cell, few contain
-#   the corners, and so the sum looks at itself first and around second.
-# * *Upper row, pixels.* Even *before* FCA a cell listens to a good part of the scene: the
-#   backbone's many layers have mixed it already. In the table the pixel radius is the same before
-#   and after FCA. How far a context module *can* look says little where the features it looks at
-#   have seen everything; papers tend to draw the lattices.
+
+# %%
+k, dilation = strips[-1]
+longest, summed = (seen[name][1].sum(0) for name in (f"k = {k}", "after FCA"))
+away = abs(np.mgrid[:cells, :cells] - cells // 2).max(0)
+outer = longest[away == dilation * (k // 2)].sum() / longest.sum()
+even = 1 - (k - 2) ** 2 / k**2
+peak = summed[away == 0].sum() / summed[(away > 0) & (longest > 0)].mean()
+before, after = (radius.loc[f"{when} FCA", "on the pixels, px"] for when in ("before", "after"))
+Markdown(
+    "**What to notice.**\n"
+    "* *Lower row, cells.* The lattices of section 2.1, now with their learned strengths. Of the "
+    f"gradient of the longest strips {outer:.0%} lies in the outermost cells, where {even:.0%} "
+    "would lie if all taps were alike: training "
+    f"{'did not switch them off' if outer > even / 4 else 'nearly switched them off'}.\n"
+    f"* *After FCA* the middle cell counts {peak:.0f} times as much as the mean of the others: "
+    "every branch contains it, few contain the corners.\n"
+    "* *Upper row, pixels.* Even *before* FCA a cell listens to a good part of the scene: the "
+    "backbone's many layers have mixed it already. The pixel radius in the table is "
+    f"{before:.0f} px before FCA and {after:.0f} px after it. How far a context module *can* look "
+    "says little where the features it looks at have seen much; papers tend to draw the lattices."
+)
 
 # %% [markdown]
 # ## 2.3 What do the attentions switch?
@@ -223,17 +235,20 @@ with torch.inference_mode():
 a = whole["channel_attention"]
 settled = float(((a < 0.05) | (a > 0.95)).float().mean())
 same = float(((a > 0.5) == (a.mean((0, 1)) > 0.5)).float().mean())
+typical = float(whole["strips"].square().mean().sqrt())
 Markdown(
     f"**What to notice.** {settled:.0%} of the values lie below 0.05 or above 0.95, and {same:.0%} "
     f"agree with one and the same pattern, whatever the branch and whatever the scene (over "
-    f"{len(samples)} scenes). A switch that never moves chooses nothing: after training it could "
-    "be folded into the weights."
+    f"{len(samples)} scenes). The closer both are to 100 %, the less these switches choose: one "
+    f"that never moves could be folded into the weights. The numbers of $f_k$, which they see, "
+    f"have a typical size (root mean square) of {typical:.0f}."
 )
 
 # %% [markdown]
-# Why? The strips have no normalisation, so $f_k$ is large (tens, not ones). Large numbers go into
-# the sigmoid of the attention, which then answers 0 or 1, and where a sigmoid is flat, gradients
-# die: the switches freeze early. That the four branches *share* the tiny network makes them alike.
+# Why does that size matter? The strips have no normalisation, so nothing keeps $f_k$ small. Large
+# numbers go into the sigmoid of the attention, which then answers 0 or 1, and where a sigmoid is
+# flat, gradients die: the switches freeze early. That the four branches *share* the tiny network
+# makes them alike.
 #
 # Now the other attention. The maps of the strips below show the strength of each cell after the
 # channel attention; the last column is what the network finally calls an object.
@@ -267,16 +282,26 @@ srm = {"objects": s[on_object], "background": s[~on_object & ~rim], "rim": s[rim
 srm = {place: round(float(values.mean()), 3) for place, values in srm.items()}
 pd.DataFrame(srm, ["mean of s"]).rename(columns={"rim": "outermost cells of the map"})
 
+# %%
+most = max(srm, key=srm.get)
+points = {
+    "objects": "It points at objects.",
+    "background": "It points at the ground, not at objects.",
+    "rim": "It does not point at objects but at the *rim of the map*, where its 3 x 3 convolution "
+    "reads padding.",
+}
+Markdown(
+    "**What to notice.**\n"
+    "* The strip maps get darker towards the edges of the image, where taps read **padding**, the "
+    "zeros that a convolution sees beyond the map. The strength of all channels together is no "
+    "evidence for a class: compare with the last column, what the network calls an object.\n"
+    "* With dilation 2 neighbouring cells share no input, so odd and even cells can drift apart. "
+    "This is called *gridding*: look for stripes.\n"
+    f"* The SRM of this network answers {srm[most]:.2f} to {'the ' * (most == 'rim')}{most}, and "
+    f"{srm['objects']:.2f} to objects, on average. {points[most]}"
+)
+
 # %% [markdown]
-# **What to notice** (of the network that comes with the package).
-# * The strip maps are dark towards the edges of the image, where taps read padding, and follow the
-#   objects only loosely. The strength of all channels together is no evidence for a class; the last
-#   column shows that the network does know where the objects are.
-# * They are striped: with dilation 2 neighbouring cells share no input, so odd and even cells drift
-#   apart (*gridding*).
-# * The SRM does not point at objects. The table says it in numbers: it answers to the *rim of the
-#   map*, where its 3 x 3 convolution reads zeros of padding, and is shut inside.
-#
 # ### A picture of attention proves nothing
 # What an attention *shows* and what it *does* are different things. The test is an intervention:
 # take the part out of the trained network, and look at what changes.
@@ -343,14 +368,26 @@ removed.round(1)
 # %% [markdown]
 # *Protocol: one scale, no flip, no class filter, the first `scenes` validation scenes.*
 #
-# **What to notice.** Compare the second column. Freezing the channel attention at its average, or
-# removing the SRM, changes few labels; taking out a strip branch changes several times as many, and
-# (over 120 scenes) costs mIoU. (The branches were
-# trained together, so a missing one is missed by more than it would be had the others grown up
-# without it.) *In this network* the strips work and the attentions hardly do. That says nothing
-# about other networks; it says which test to run on them.
+# %%
+gone = removed.drop("as trained")
+gone["mIoU, %"] -= removed.loc["as trained", "mIoU, %"]
+off, cut = gone.iloc[:2], gone.iloc[2:-1]
+moves, costs = "labels that change, %", "mIoU, %"
+hardly = off[moves].max() < cut[moves].min() / 2
+Markdown(
+    "**What to notice.** Freezing the channel attention at its average, or removing the SRM, "
+    f"changes at most {off[moves].max():.1f} % of the labels and moves mIoU by "
+    f"{off[costs].min():+.1f} to {off[costs].max():+.1f} points. Taking out one strip branch "
+    f"changes {cut[moves].min():.1f} to {cut[moves].max():.1f} % and moves mIoU by "
+    f"{cut[costs].min():+.1f} to {cut[costs].max():+.1f}. *In this network* "
+    + ("the strips work and the attentions hardly do." if hardly else "the attentions work, too.")
+)
 
 # %% [markdown]
+# (The branches were trained together, so a missing one is missed by more than it would be had the
+# others grown up without it.) That says nothing about other networks; it says which test to run
+# on them.
+#
 # ## 2.4 What does context cost?
 #
 # **Question.** One dense kernel of $k \times k$ taps reaches as far as two crossed strips. Why not
@@ -460,12 +497,11 @@ draw.reach(np.asarray(picture.resize((256, 256))), 41, wide)
 
 
 # %% [markdown]
-# **What to notice.** Orange crosses read **padding**, the zeros that a convolution sees beyond the
-# map. (The photo shrinks in the drawing because the taps lie so far out.) The middle cell of the
-# longest strips reads... the middle cell. Cells elsewhere do better, but a tap 48 or more cells
-# away reads zeros *wherever* on a 41-cell map we stand. A weight that only meets zeros gets no
-# gradient. We build these strips and ask them. Below, a disc is the size of a tap's gradient; a
-# cross is a gradient of exactly zero.
+# **What to notice.** Orange crosses read padding. (The photo shrinks in the drawing because the
+# taps lie so far out.) The middle cell of the longest strips reads... the middle cell. Cells
+# elsewhere do better, but a tap 48 or more cells away reads zeros *wherever* on a 41-cell map we
+# stand. A weight that only meets zeros gets no gradient. We build these strips and ask them. Below,
+# a disc is the size of a tap's gradient; a cross is a gradient of exactly zero.
 
 
 # %%
@@ -688,6 +724,8 @@ draw.intervals(
 )
 
 # %%
+from wsfcn.show.flow import effects as draw_effects
+
 questions = {
     "FCA - ASPP, mixed": ("FCA, mixed", "ASPP, mixed"),
     "FCA - ASPP, always home": ("FCA, always home", "ASPP, always home"),
@@ -698,12 +736,15 @@ effects = {
     question: {t: with_interval(rows[a] - rows[b]) for t, rows in values.items()}
     for question, (a, b) in questions.items()
 }
-table = pd.DataFrame(effects).T
-table.map(lambda v: f"{v[0]:+.1f} [{v[1]:+.1f}, {v[2]:+.1f}]")
+titles = {title: title.replace(": ", ":\n") for title in values}
+draw_effects({titles[t]: {q: effects[q][t] for q in effects} for t in values})
 
 
 # %% [markdown]
-# The pictures hold one more clue: what *is* still painted away from home has odd names. Of the
+# *Upper*: each network with its interval. *Lower*: differences between two of them, scene by scene;
+# where an interval holds 0, no difference can be told.
+#
+# The pictures hold one more clue, the *names* of what is still painted away from home. Of the
 # objects' painted pixels, how many carry a class that belongs to the **new** ground?
 
 
@@ -746,28 +787,41 @@ Markdown(
     f"*Protocol: {protocol.describe()}; {n} scenes of each kind; one training seed each.*"
 )
 
+# %%
+paints = effects[knob]["home: background claimed"][1] > 0 or max(empty.values()) > 1
+breaks = effects[knob]["away: objects found"][2] < 0
+low, high = effects[cure]["home: background claimed"][1:]
+home = values["away: objects found"]["ASPP, always home"][0]
+disease = (
+    "*We caused what we expected*: the ground is painted."
+    if paints
+    else ("*Not what we expected*: being always at home did not make the network paint the ground.")
+)
+other = f"""What breaks is recognition. Away from home {100 - home:.0f} % of the objects' area is
+missed by the ASPP that was trained always at home, and of what it paints
+{named_by_ground["ASPP, always home"]:.0f} % is named after the new ground."""
+if low > 0:
+    cured = "*more* background. Section 2.7 looks for the reason."
+else:
+    cured = "*less*, as the paper says." if high < 0 else "as much, as far as these scenes tell."
+Markdown(
+    f"**What to notice.**\n* {disease} {other if breaks else ''}\n"
+    f"* *The cure.* At home, FCA in place of ASPP claims {cured}"
+)
+
 # %% [markdown]
-# **What to notice** (with 120 scenes, the `laptop` profile).
-# * *We caused a disease, but not the one that we expected.* Nobody paints the bare grounds, and who
-#   was trained always at home claims *less* background at home, not more. What breaks is
-#   recognition. Away from home two thirds of the objects' area are missed, and about half of what
-#   is left is named after the new ground: the car on planks becomes a chair.
-# * *The ground gives the name, the outline gives the place.* A classifier may use the ground in two
+# * *The ground may give the name, the outline the place.* A classifier can use the ground in two
 #   ways. "A boat **or** water" paints the water. "A thing **and** water" paints nothing on bare
 #   water, and calls any thing on it a boat. Image labels allow either; which one is learned depends
 #   on data and losses. Ours draw objects with hard outlines, and PAMR pulls masks to outlines.
 #   Photos with soft edges may behave as the story says.
-# * *FCA is no cure here.* With or without the knob, FCA claims *more* background than ASPP. Section
-#   2.7 finds out why.
-# * *What this does not say.* It compares single trainings of seven epochs, in which both kinds of
-#   network were still improving, on drawings. The intervals tell how much hangs on the choice of
-#   *scenes*; a second training would differ, too. It does say that "more context cures background
-#   incompleteness" is no law.
+# * *What this does not say.* It compares single, short trainings on drawings. The intervals tell
+#   how much hangs on the choice of *scenes*; a second training would differ, too.
 #
 # ## 2.7 The paper's Table I, and ours
 #
 # The paper adds the parts of FCA to its baseline, on PASCAL VOC 2012 val. Ours are the networks
-# that the package carries, scored on all 300 validation scenes. **SF2** is the paper's other part,
+# that the package carries, scored on all validation scenes. **SF2** is the paper's other part,
 # and the subject of notebook 3; it replaces the baseline's way to add fine detail, a *skip*
 # connection.
 
@@ -812,14 +866,27 @@ pd.DataFrame(gains).T
 # the numbers with flip). Ours: one scale with flip; classes with a score below 0.1 are left out
 # (class filter); masks are not moved to image edges afterwards (no CRF); one training seed.*
 #
-# **What to notice.** The paper's FCA gains 1.75 points on the baseline. Ours *loses* eight. Another
-# training seed moves the mIoU of our full network by about half a point (`docs/results.md`), and
-# the networks of section 2.6 that were trained always at home show the same loss: this is hardly an
-# accident of a seed. Yet with SF2, FCA costs next to nothing. What is different there?
-#
-# **A suspicion.** The masks of the FCA networks in section 2.6 are round, as if fine detail were
-# missing. In the baseline detail comes from the skip, which is put *beside* the context; one
-# convolution reads both. How loud is each voice in what that convolution adds up?
+# %%
+alone, added = (
+    100 * ours[more].difference(ours[less])
+    for more, less in (
+        ("+ MCLM + SRM = FCA", "baseline (ASPP)"),
+        ("+ FCA + SF2 = WS-FCN", "+ SF2"),
+    )
+)
+asked = "With SF2 beside it FCA does better. What is different there?" if added > alone + 1 else ""
+Markdown(
+    "**What to notice.** In the paper FCA gains 1.75 points on the baseline, and 1.23 where SF2 is "
+    f"there already. Ours: {alone:+.2f} and {added:+.2f}. Always at home, in section 2.6, FCA in "
+    f"place of ASPP moves mIoU by {verdict(cure, 'home: mIoU')}: a second pair of trainings, so it "
+    f"tells whether the first is an accident of a seed (notebook 6 asks that in earnest). {asked}"
+)
+
+# %% [markdown]
+# **A suspicion.** Look at the masks of the two FCA networks in section 2.6: are they rounder than
+# those of ASPP, as if fine detail were missing? In the baseline detail comes from the skip, which
+# is put *beside* the context; one convolution reads both. How loud is each voice in what that
+# convolution adds up?
 
 
 # %%
@@ -847,13 +914,13 @@ loud["context : skip"] = loud["context"] / loud["skip"]
 loud.round(1)
 
 # %% [markdown]
-# **What to notice.** With ASPP context and skip speak about equally loudly. With FCA the context
-# drowns the skip, and the masks lose their detail. The reason is the one we met in section 2.3:
-# the strips have no normalisation, and nothing after them brings their size back. SF2 normalises
-# both streams before they meet, which fits what the table shows. This is evidence, not yet a proof:
-# that would be a training in which FCA's output is normalised. At the paper's scale, with other
-# widths and thousands of steps more, the balance may well be another. A *part* is good or bad only
-# together with its neighbours: that is what ablation tables cannot say in one column.
+# **What to notice.** The last column: the larger it is, the more the context drowns the skip, and
+# with it the detail. Is it larger with FCA? Then the reason is the one we met in section 2.3: the
+# strips have no normalisation, and nothing after them brings their size back. SF2 normalises both
+# streams before they meet. This would be evidence, not yet a proof: that is a training in which
+# FCA's output is normalised. At the paper's scale, with other widths and thousands of steps more,
+# the balance may well be another. A *part* is good or bad only together with its neighbours: that
+# is what ablation tables cannot say in one column.
 #
 # The numbers of this run, kept with the executed notebook, so that runs can be compared:
 
@@ -880,13 +947,11 @@ record("table1", {name: row["ours: mIoU"] for name, row in gains.items()})
 # * Two crossed strips reach a square lattice for $2k$ instead of $k^2$ weights per pair of
 #   channels. What a cell *can* see is more than what it *does* see.
 # * Attention maps are a claim. Whether an attention *does* something is settled by taking it out.
-#   Here the strips work, and both attentions hardly matter.
 # * FCA is dearer than the ASPP that it replaces, and far cheaper than dense kernels of its reach.
 # * Dilations of 24 and 36 on a 41 x 41 map leave 36 % of FCA untrained, yet active at test time.
-# * Perfect co-occurrence did not make our networks paint the ground. It made them miss objects away
-#   from home, or name them after the ground. Measure what you expect; an interval says what a
-#   difference is worth.
-# * A part is judged together with its neighbours: without normalisation FCA drowns the skip.
+# * Co-occurrence can make a network paint the ground, or lose the object without it. Measure what
+#   you expect, and the other as well; an interval says what a difference is worth.
+# * A part is judged together with its neighbours: how loud is its voice among theirs?
 #
 # ## Exercises
 # Write your code in place of the dots and run the cell; the line below says whether it is right.

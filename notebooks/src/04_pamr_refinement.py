@@ -19,13 +19,14 @@
 # | profile | what it is for | time on 2 CPU cores |
 # | --- | --- | --- |
 # | `smoke` | testing: statistics over 8 scenes | 20 s |
-# | `laptop` | reading: statistics over 64 scenes | 75 s |
+# | `laptop` | reading: statistics over 64 scenes | 40 s |
 
 # %% tags=["parameters"]
 # schema: wsfcn.study.parameters.Refinement
 profile = "smoke"  # how much work: smoke, laptop or paper
 seed = 0  # seed of everything random
 model = "lite-scenes"  # trained network: a name or a file
+photo = ""  # a photo of yours; empty: scikit-image's cat
 scene = 0  # validation scene that is taken apart
 scenes = 8  # validation scenes that are scored
 
@@ -89,9 +90,9 @@ draw.grid(picture, {"": row}, exact == main)
 
 # %% [markdown]
 # **What to notice.** In the second picture yellow means a share near 1, dark blue a share near 0;
-# the white line is the object's true outline. The network knows *what* and roughly *where*. But
-# its mask fades out softly, misses ends and spans gaps, although the scene shows every edge to the
-# pixel. (White in the exact mask: border pixels, which are not counted.)
+# the white line is the object's true outline. The mask comes from a coarse map, so it fades out
+# softly. Where does it miss ends, where does it span gaps, although the scene shows every edge to
+# the pixel? (White in the exact mask: border pixels, which are not counted.)
 
 # %% [markdown]
 # ## 4.2 Whom does a pixel ask?
@@ -245,11 +246,17 @@ draw.Film(
     f"few steps the soft border snaps to the outline. mIoU by steps: {says}",
 )
 
+# %%
+top = int(np.argmax(by_step))
+Markdown(
+    "**What to notice.** First some steps, then a film of them (the mask and the label map). This "
+    f"scene's mIoU goes from {by_step[0]:.0f} % to {by_step[top]:.0f} % after {chosen[top]} steps, "
+    f"the best of those shown, and is {by_step[-1]:.0f} % after {chosen[-1]}."
+)
+
 # %% [markdown]
-# **What to notice.** First some steps, then a film of them (the mask and the label map).
-#
-# * Most of the work is done after one or two steps: shares spread over what has the object's
-#   colours, and stop where colours change. Gaps between parts come free, missing ends are filled.
+# * The first steps do most of the work: shares spread over what has the object's colours, and stop
+#   where colours change. Gaps between parts come free, missing ends are filled.
 # * Later steps *drain*. A mean is never above the largest value that it is the mean of, so peaks
 #   get lower and valleys higher. Parts with a colour of their own, and the black outlines that all
 #   objects have in common, lose their share to the many.
@@ -410,10 +417,10 @@ released = table[(table["steps"] == 10) & (table["dilations"] == [*rings][-1])]
 raw, (at_small, at_full) = float(table["mIoU, %"][0]), released["mIoU, %"]
 Markdown(
     f"**What to notice.** Unrefined masks have {raw:.1f} % mIoU. With the released numbers, 10 "
-    f"steps and all six rings, PAMR makes that {at_full:.1f} % from enlarged masks, but "
-    f"{at_small:.1f} % from small ones. The lower plots say why: on a small map the wide rings "
-    "reach across the scene, objects *drain* into their lookalikes, and with each step fewer of "
-    f"their pixels are found. The best in the plots: {tops[0]} (small), {tops[1]} (enlarged)."
+    f"steps and all six rings, PAMR makes that {at_full:.1f} % from enlarged masks and "
+    f"{at_small:.1f} % from small ones. The best in the plots: {tops[0]} (small), {tops[1]} "
+    "(enlarged). The lower plots show the price: on a small map the wide rings reach across the "
+    "scene, objects can *drain* into their lookalikes, and then fewer of their pixels are found."
 )
 
 # %% [markdown]
@@ -509,8 +516,8 @@ Markdown(
     f"**What to notice.** mIoU: PAMR on enlarged masks {ours[iou]:+.1f} points, the CRF "
     f"{theirs[iou]:+.1f}, of which its background rule alone makes "
     f"{gain.loc['the CRF background alone', iou]:+.1f}. Boundary IoU: {ours[outline]:+.1f} and "
-    f"{theirs[outline]:+.1f}. The CRF can return to the first mask, so it keeps what PAMR drains: "
-    "legs, ears, and the black outline around everything that is drawn.\n\n"
+    f"{theirs[outline]:+.1f}. The CRF can return to the first mask, so it may keep what PAMR "
+    "drains: legs, ears, and the black outline around everything that is drawn.\n\n"
     f"Time for an image: {ours[ms]:.0f} ms and {theirs[ms]:.0f} ms (compiled for this one purpose "
     f"where the row says pydensecrf); but training refines small masks, {versus[ms].iloc[1]:.0f} "
     "ms. PAMR is a handful of tensor operations on a whole batch, wherever the network runs. That "
@@ -653,56 +660,94 @@ pd.DataFrame({kind: lost(m) for kind, m in kinds.items()}).T
 # %% [markdown]
 # Draining shows here, too: a small or doubtful class loses its peak, falls below the floor, and
 # its scene may not teach. The gate makes sure that at least nobody learns to paint it over.
-#
-# An honest word on this course's own recipe. It takes PAMR's numbers from the paper, though its
-# maps have 32 pixels a side instead of 81. On the masks of this *trained* network, which has
-# learned its edges already, the wide rings cost more object pixels than they repair, and narrow
-# ones cost less. A number from a paper belongs to the sizes that it was chosen for.
-#
+
+# %%
+right = {kind: f"{100 * four[0, at]:.0f} %" for kind, four in areas.items()}
+Markdown(
+    "An honest word on this course's own recipe. It takes PAMR's numbers from the paper, though "
+    f"its maps have {small.shape[-1]} pixels a side instead of 81. On the masks of this *trained* "
+    "network, which has learned edges already, the labels of object pixels that are right: "
+    + ", ".join(f"{share} ({kind})" for kind, share in right.items())
+    + ". A number from a paper belongs to the sizes that it was chosen for."
+)
+
+# %% [markdown]
 # ## 4.8 And on a photo?
 #
-# The network was trained on emoji; does it find the cat that comes with scikit-image?
+# The network was trained on emoji. What does it find in a photo, yours or the cat that comes with
+# scikit-image?
 
 # %%
 from pathlib import Path
 
 import skimage
+from PIL import Image
 
 from wsfcn.data.images import read_image
 
-file = Path(skimage.__file__).parent / "data" / "chelsea.png"
-cat = np.ascontiguousarray(read_image(file)[::2, ::2])
-answer = wsfcn.segment(network, cat, labels=["cat"])
-share = answer.areas().get("cat", 0)
-Markdown(f"Even told that there is a cat, the network labels {100 * share:.1f} % of the photo so.")
+file = photo or Path(skimage.__file__).parent / "data" / "chelsea.png"
+shrunk = Image.fromarray(read_image(file))
+shrunk.thumbnail((226, 226), Image.Resampling.BICUBIC)
+view = np.ascontiguousarray(shrunk)
+answer = wsfcn.segment(network, view, labels=None if photo else ["cat"])
+share = 1 - answer.areas().get("background", 0)
+told = "Asked for any class" if photo else "Even told that there is a cat"
+Markdown(f"{told}, the network gives {100 * share:.1f} % of the photo a class.")
 
 # %% [markdown]
 # If it finds (next to) nothing, that is no surprise: it never saw a photograph of an animal. So
-# we make a mask **by hand**, a smooth blob about where the cat is, as coarse as a network's. What
-# follows shows refinement, not recognition, and there is no exact mask to score it.
+# we make a mask **by hand**, a smooth blob about where the cat is (in the middle of a photo of
+# yours), as coarse as a network's. What follows shows refinement, not recognition, and there is no
+# exact mask to score it.
 
 # %%
-rows, columns = np.mgrid[: cat.shape[0], : cat.shape[1]]
-radius = ((rows - 85) / 70) ** 2 + ((columns - 95) / 75) ** 2
+height, width = view.shape[:2]
+rows, columns = np.mgrid[:height, :width]
+middle, reach = ((0.5, 0.5), (0.33, 0.33)) if photo else ((0.57, 0.42), (0.47, 0.33))
+radius = ((rows / height - middle[0]) / reach[0]) ** 2
+radius += ((columns / width - middle[1]) / reach[1]) ** 2
 blob = torch.from_numpy(1 / (1 + np.exp(5 * (radius - 1)))).float()
-both = torch.stack([1 - blob, blob])  # background, cat
+both = torch.stack([1 - blob, blob])  # background, object
 
-photo = to_tensor(cat)[None]
-walk = [m[0] for m in PAMR(10).steps(photo, both[None])]
-by_crf = torch.from_numpy(dense_crf(cat, both.numpy()))
+# %%
+walk = [m[0] for m in PAMR(10).steps(to_tensor(view)[None], both[None])]
+by_crf = torch.from_numpy(dense_crf(view, both.numpy()))
 stages = {"by hand": both, "PAMR, 1 step": walk[1], "10 steps": walk[10], "dense CRF": by_crf}
-masks_of_cat = {"photo": cat} | {name: m[1].numpy() for name, m in stages.items()}
+masks_of_view = {"photo": view} | {name: m[1].numpy() for name, m in stages.items()}
 decided = {name: m.argmax(0).numpy().astype(np.uint8) for name, m in stages.items()}
-draw.grid(cat, {"mask": masks_of_cat, "largest share": {"photo": cat} | decided})
+draw.grid(view, {"mask": masks_of_view, "largest share": {"photo": view} | decided})
+
+# %%
+cats = """PAMR pulls the edge of the blob to chin and cheek, whiskers included, but hardly moves it
+across the striped forehead: real fur is texture, few pixels have a twin, and dark stripes talk to
+dark stripes. Doubt remains at the rim, where the blob was unsure. The CRF, which hears all pixels,
+takes the whole head, and a bit of what lies beside it in the same colours."""
+yours = """Where did the blob's edge snap to an edge of the photo, and where did it stay? Where the
+photo is all texture, few pixels have a twin. Does the CRF, which hears all pixels, take more?"""
+Markdown(f"**What to notice.** {yours if photo else cats} Neither knows what it looks at.")
 
 # %% [markdown]
-# **What to notice.** PAMR pulls the edge of the blob to chin and cheek, whiskers included, but
-# hardly moves it across the striped forehead: real fur is texture, few pixels have a twin, and
-# dark stripes talk to dark stripes. Doubt remains at the rim, where the blob was unsure. The CRF,
-# which hears all pixels, takes the whole head, and a bit of what lies beside it in the same
-# colours. Neither knows what a cat is.
+# ## 4.9 Under your hand
 #
-# ## 4.9 The numbers of this run
+# The scene and the photo, with the network's own masks. Click any pixel: the table shows its 48
+# affinities, a row for each ring, a column for each direction. The keys `,` and `.` step through
+# PAMR; the curtain shows the picture, or the masks before.
+
+# %%
+from wsfcn.data.sample import Sample
+from wsfcn.show.explorer import Explorer
+
+nothing = np.zeros(len(val.classes), np.float32)  # its classes are not told
+pictures = [samples[0], Sample("photo", view, nothing, None)]
+Explorer(network, pictures, stage="pamr", step=0, left="before", pixel=pixels["worst"])
+
+# %% [markdown]
+# **What to notice.** The pixel that is marked is the *worst* of section 4.2, seen on the small
+# masks, where one cell is four pixels of the scene: the same six rings now reach across all of it.
+# Click beside it, into one colour, and watch where the bright cells of the table go. Switch to the
+# photo: how many of a pixel's weights are large there?
+#
+# ## 4.10 The numbers of this run
 #
 # Kept with the executed notebook, so that runs can be compared.
 
@@ -719,7 +764,7 @@ record("best_steps", best.set_index("masks")["steps"].to_dict())
 record("right_labels", {k: round(float(v[0, at]), 4) for k, v in areas.items()})
 record("wrong_labels", {k: round(float(v[1, at]), 4) for k, v in areas.items()})
 record("open_gates", {k: round(v[at], 4) for k, v in gates.items()})
-record("cat_found_by_network", round(float(share), 4))
+record("photo_found_by_network", round(float(share), 4))
 
 # %% [markdown]
 # ## In the paper
@@ -751,8 +796,8 @@ Markdown(
 #   in units of the local spread. Nothing is learned, and each class is on its own.
 # * A few steps move borders to edges; many drain. Dilations count pixels of the **mask**, so they
 #   mean different things on maps of different size.
-# * A dense CRF remembers the first mask and hears all pixels: better, and fit for afterwards. PAMR
-#   is fit for every step of training.
+# * A dense CRF remembers the first mask and hears all pixels: it can keep what PAMR drains, and is
+#   fit for afterwards. PAMR is fit for every step of training.
 # * Thresholds relative to a class's own maximum turn masks into labels; *nobody* and *several*
 #   become 255; the gate shuts where a class is lost.
 #

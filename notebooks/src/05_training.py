@@ -13,10 +13,13 @@
 #
 # **Before**: `01_cams` shows why the maps of a plain classifier find half an object.
 #
-# **Time** on two cores: profile `smoke` under 20 seconds (a handful of steps: everything runs,
-# nothing is learned). Profile `laptop` reads back the training that `make course` has done, which
-# takes one to two minutes; without it, it trains first, about five minutes more, with curves that
-# move while you wait. A training that was cut off goes on where it was.
+# | profile | what it is for | time on 2 CPU cores |
+# | --- | --- | --- |
+# | `smoke` | testing: a handful of steps, everything runs, nothing is learned | 20 s |
+# | `laptop` | reading: the training that `make course` has done is read back | 1 minute |
+#
+# Where `make course` has not run yet, `laptop` trains first: minutes more, with curves that move
+# while you wait. A training that was cut off goes on where it was.
 
 # %% tags=["parameters"]
 # schema: wsfcn.study.parameters.Training
@@ -48,7 +51,7 @@ recipe = recipe_of(profile, seed).change({k: v for k, v in given.items() if v is
 train_set, val_set = data.build(recipe.data)
 
 # %% [markdown]
-# ## 1. What is the network told?
+# ## 5.1 What is the network told?
 #
 # In *fully* supervised segmentation a person paints the class of every pixel, which takes minutes
 # an image. Here a person only lists the classes that occur, a matter of seconds: these
@@ -90,10 +93,10 @@ pd.DataFrame(
 # %% [markdown]
 # **One network, several speeds.** The *backbone* has already learned to see on ImageNet; the
 # paper's new parts (the context module FCA, the fusion SF2, the decoder) start from noise. So the
-# optimiser gets groups: new weights learn 20 times faster than pretrained ones, biases twice as
-# fast as their weights and without *weight decay* (the pull towards zero). What is frozen does not
-# appear: in the paper the backbone's first stages and all its batch norms, in this recipe the
-# whole backbone, so that two cores suffice.
+# optimiser gets groups: new weights learn faster than pretrained ones (in the paper 20 times),
+# biases twice as fast as their weights and without *weight decay* (the pull towards zero). What is
+# frozen does not appear: in the paper the backbone's first stages and all its batch norms, in this
+# recipe the whole backbone, so that two cores suffice.
 
 # %%
 from wsfcn.show.training import group_table
@@ -102,15 +105,15 @@ from wsfcn.train import parameter_groups
 group_table(parameter_groups(build_model(recipe), recipe.train), recipe.train)
 
 # %% [markdown]
-# ## 2. Train
+# ## 5.2 Train
 #
 # The loop is short enough to read from top to bottom: `wsfcn/train.py`. Each batch goes forward
 # once; the **classification loss** compares the network's class scores with the image labels.
 # After the warm-up a second loss, the **mask loss**, compares its masks with pseudo labels made
-# from those very masks. The curves below are redrawn after each epoch. On the right: one scene
-# that the network is never trained on, and the mask it would draw now. (What is scored and drawn
-# is the running mean of the weights over the last steps: it wavers less than the weights
-# themselves.)
+# from those very masks. The monitor below follows: curves, and some scenes that the network is
+# never trained on, with the masks that it would draw after each epoch (move the slider). *Stop*
+# ends the training after the step at hand, *Resume* takes it up again. (What is scored and drawn is
+# the running mean of the weights over the last steps: it wavers less than the weights themselves.)
 
 # %%
 from functools import partial
@@ -123,7 +126,7 @@ result = monitor.run()
 network = result.model
 
 # %% [markdown]
-# ## 3. Phase one: what can a classification loss teach about masks?
+# ## 5.3 Phase one: what can a classification loss teach about masks?
 #
 # The network ends in one map of *logits* $z_c$ for each class, and a background map whose logit is
 # **constantly 1**. A softmax over background and classes at each pixel $i$ gives the masks:
@@ -192,7 +195,7 @@ pooling(sizes, scores, z, shares)
 # background. This is how a network that was never shown any background learns one.
 
 # %% [markdown]
-# ## 4. Phase two: how does a network mark its own homework?
+# ## 5.4 Phase two: how does a network mark its own homework?
 #
 # After the warm-up the masks are roughly in place, but blurred and leaky. Phase two turns them
 # into **pseudo labels**, label maps that are good enough to train on, and treats these as if a
@@ -338,7 +341,7 @@ trade_off(strictness, curves_by_step, np.stack([s.mask for s in samples]), w.for
 # **Notice** that one axis is bought with the other. Higher and further right is better: at the
 # recipe's factor, compare the two lines to see what PAMR is worth.
 #
-# ## 5. What happens to the masks over the epochs?
+# ## 5.5 What happens to the masks over the epochs?
 #
 # After each epoch the network has drawn the same validation scenes, which it never trains on.
 # Below each mask is its **mIoU**: for each class, the pixels that mask and truth share, divided by
@@ -367,7 +370,7 @@ filmstrip(
 # alike.
 
 # %% [markdown]
-# ## 6. What do the curves tell?
+# ## 5.6 What do the curves tell?
 
 # %%
 from wsfcn.show.curves import curves
@@ -383,12 +386,12 @@ curves(result.rows, recipe.train.warmup_epochs)
 # * *Batch gate.* The share of images that may teach. If it stays near zero, the warm-up was too
 #   short: there were no masks worth copying yet. It grows as the masks get better, and more images
 #   join the lesson.
-# * *Masks.* Only this panel has seen the truth, and only to measure. *Pixel accuracy* is high from
-#   the start, because most pixels are background; mIoU counts a bird as much as the sky, and that
-#   is why papers report it.
+# * *Masks.* Only this panel has seen the truth, and only to measure. *Pixel accuracy* is soon high,
+#   because most pixels are background; mIoU counts a bird as much as the sky, and that is why
+#   papers report it.
 
 # %% [markdown]
-# ## 7. How good is it, and under which protocol?
+# ## 5.7 How good is it, and under which protocol?
 #
 # A **protocol** says all that happens between a photo and its label map: at which sizes the
 # network looks, whether it also looks at the mirror image and averages, which classes are allowed,
@@ -400,11 +403,19 @@ from wsfcn.show.training import per_class
 print(result.score.protocol.describe())
 per_class(result.score)
 
+# %%
+from IPython.display import Markdown
+
+ranked = pd.Series(result.score.per_class).dropna().drop("background").sort_values()
+Markdown(
+    "**Notice** that the mean hides a wide range: best "
+    + ", ".join(f"{name} {100 * value:.0f} %" for name, value in ranked[:-4:-1].items())
+    + ", worst "
+    + ", ".join(f"{name} {100 * value:.0f} %" for name, value in ranked[:3].items())
+    + ". What do the best have in common, what the worst? `07_failure_cases` sorts them by cause."
+)
+
 # %% [markdown]
-# **Notice** that the mean hides a wide range. Compact things with one silhouette do well. Thin
-# parts and classes that are easily taken for each other do badly; `07_failure_cases` sorts them by
-# cause.
-#
 # **One network, four scores.** Nothing is trained below; only the protocol changes, on the first
 # `scored` validation scenes. The paper does the same in its Table III. *Flip* averages with the
 # mirror image, *four scales* with the image at 1, 0.5, 1.5 and 2 times its size. *Labels given*
@@ -486,8 +497,9 @@ record("mean_iou_by_protocol", {name: round(value, 2) for name, value in ours.it
 # Write your code in place of the dots and run the cell; the judge says what is wrong, but not how
 # to mend it.
 #
-# **1. The price of being small.** Write the focal size penalty of section 3 for a mask that covers
-# the share `size` of an image. At which size is a mask punished by half of what an empty one pays?
+# **1. The price of being small.** Write the focal size penalty of section 5.3 for a mask that
+# covers the share `size` of an image. At which size is a mask punished by half of what an empty one
+# pays?
 
 # %% tags=["exercise"]
 from wsfcn.study.exercises import judge

@@ -140,9 +140,28 @@ def shots(tmp_path) -> Path:
     return folder
 
 
+def within_50_ms(times, name=""):
+    """Milliseconds from input events to changed pixels: each must change some, the fastest within
+    50. Other processes delay a frame, they never hasten one."""
+    assert None not in times, f"{name}: the canvas did not change: {times}"
+    assert min(times) < 50 and max(times) < 2000, f"{name}: {times}"
+
+
+def run_all(page):
+    """Run all cells, in JupyterLab or Notebook 7, as soon as the kernel is there."""
+    idle = page.get_by_text("| Idle")  # JupyterLab's status bar; Notebook 7 has none
+    told = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    (told if "/notebooks/" in page.url else idle).first.wait_for(state="attached", timeout=90_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
-    """(folder, address with {} for a notebook's name) of a JupyterLab with nobody's settings."""
+    """(folder, address with {} for a notebook's name) of a JupyterLab with nobody's settings.
+
+    Where Notebook 7 is installed the same server has it, at /notebooks/ instead of /doc/tree/.
+    """
     pytest.importorskip("jupyterlab")
     root = tmp_path_factory.mktemp("lab")
     with socket.socket() as free:

@@ -11,6 +11,8 @@ import pytest
 from wsfcn.data.sample import VOC_CLASSES
 from wsfcn.metrics import ConfusionMatrix
 
+from .conftest import within_50_ms
+
 explorer = pytest.importorskip("wsfcn.show.explorer")
 Explorer, Maps, Picture, State, View = (
     getattr(explorer, name) for name in ("Explorer", "Maps", "Picture", "State", "View")
@@ -152,10 +154,9 @@ def test_the_canvas_answers_within_50_ms(mounted, grand):
     medians = {}
     for name, steps in moves.items():
         times = [page.evaluate(MEASURE, list(step)) for step in steps]
-        assert None not in times, f"{name}: the canvas did not change: {times}"
+        within_50_ms(times, name)
         medians[name] = round(statistics.median(times), 1)
     print("median ms from the event to the changed frame:", medians)
-    assert max(medians.values()) < 50, medians
     assert not errors
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("anywidget")
 
 from wsfcn.data.sample import VOC_CLASSES, Sample
 from wsfcn.recipes import Train
-from wsfcn.show.failure_browser import FailureBrowser
+from wsfcn.show.failure_browser import FailureBrowser, Wall
 from wsfcn.show.monitor import Monitor
 from wsfcn.study.failures import CAUSES, diagnose
 
@@ -20,6 +20,11 @@ COLOUR = """([selector, x, y]) => {
   const canvas = document.querySelector(selector);
   return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3);
 }"""
+
+IN_SHADOW = COLOUR.replace(
+    "document.querySelector(selector)",
+    "document.querySelector('.explorer > div').shadowRoot.querySelector(selector)",
+)
 
 
 def case_of(number, wanted, predicted, side):
@@ -139,6 +144,12 @@ def test_both_live_on_the_exported_page(open_page, save_notebook, shots, tmp_pat
     thumb = page.locator(".wsf .wall button").nth(2)
     thumb.click()
     assert "image 3 of 14" in page.locator(".wsf output").inner_text()
+    assert page.locator(".wsf select").first.locator("option").all_inner_texts()[1:] == [*CAUSES]
+    shown = Wall.of(CASES, 48).cases
+    missing = next(i for i, case in enumerate(shown) if case.main == "missing class")
+    page.locator(".wsf .wall button").nth(missing).click()
+    red, green, blue = page.evaluate(IN_SHADOW, [".four figure:nth-child(4) canvas", 30, 30])
+    assert red > 180 and green < 120 and blue < 40  # vermilion, as in the list of causes
     page.screenshot(path=shots / "failures_exported.png")
     page.evaluate("location.hash = '#02_monitor'")
     page.locator(".wsm input").fill("1")

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsfcn.build import SHIPPED
 from wsfcn.study.notebooks import run_notebook
 from wsfcn.study.sources import read_notebook
+from wsfcn.weights import read_safetensors
 
-FIGURES = 9
+FIGURES = 10
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,11 @@ def outputs(done):
     return [output for cell in cells for output in cell.get("outputs", ())]
 
 
+def told(outputs):
+    """All words that the notebook has computed."""
+    return " ".join(o.get("data", {}).get("text/markdown", "") for o in outputs)
+
+
 @pytest.mark.timeout(300)
 def test_the_strips_read_square_lattices(done):
     records = done.records
@@ -37,15 +44,16 @@ def test_the_strips_read_square_lattices(done):
     assert 0 < radius["after FCA"] < radius["k = 7"]
 
 
-def test_the_attentions_of_the_shipped_network_hardly_work(done):
-    records = done.records
-    assert records["attention"]["settled"] == pytest.approx(0.95, abs=0.04)
-    assert records["attention"]["same"] == pytest.approx(0.97, abs=0.03)
-    assert records["srm"]["objects"] < records["srm"]["background"] < records["srm"]["rim"] / 2
+def test_what_the_attentions_do_is_measured_and_said(done, outputs):
+    records, said = done.records, told(outputs)
+    assert 0.5 < records["attention"]["settled"] <= 1
+    assert f"{records['attention']['settled']:.0%} of the values lie below" in said
     moved = records["labels_that_change"]
-    assert moved["as trained"] == 0
-    assert moved["no SRM"] < 1 and moved["attention fixed"] < 1.5
-    assert min(value for name, value in moved.items() if "without k" in name) > 1.5
+    assert moved.pop("as trained") == 0 and min(moved.values()) >= 0
+    assert all(0 <= value <= 1 for value in records["srm"].values())
+    attentions = max(moved["no SRM"], moved["attention fixed"])
+    hardly = attentions < min(v for n, v in moved.items() if "without k" in n) / 2
+    assert ("the attentions hardly do" in said) == hardly
 
 
 def test_the_bill_is_the_papers(done):
@@ -77,26 +85,37 @@ def test_co_occurrence_is_measured_with_intervals(done):
             )
 
 
-def test_the_ground_names_what_was_always_at_home(done):
-    assert set(done.records["empty_claimed"].values()) == {0.0}
+def test_the_ground_names_what_was_always_at_home(done, outputs):
     named, measures = done.records["named_by_ground"], done.records["measures"]
+    assert max(done.records["empty_claimed"].values()) < 5
     for context in ("ASPP", "FCA"):
-        assert named[f"{context}, mixed"] < 10 < named[f"{context}, always home"]
+        assert named[f"{context}, mixed"] < named[f"{context}, always home"]
         found = measures["away: objects found"]
-        assert found[f"{context}, always home"] < found[f"{context}, mixed"] - 15
+        assert found[f"{context}, always home"] < found[f"{context}, mixed"]
+    low, high = done.records["cure"]["home: background claimed"][1:]
+    claims = "*more* background" if low > 0 else "*less*" if high < 0 else "as much"
+    assert f"FCA in place of ASPP claims {claims}" in told(outputs)
 
 
-def test_fca_drowns_the_skip(done):
+def test_fca_is_louder_than_aspp_beside_the_skip(done):
     loud = done.records["context_to_skip"]
-    assert max(loud["ASPP, mixed"], loud["ASPP, always home"]) < 5
-    assert min(loud["FCA, mixed"], loud["FCA, always home"]) > 20
+    aspp, fca = ([v for n, v in loud.items() if n.startswith(kind)] for kind in ("ASPP", "FCA"))
+    assert 0 < max(aspp) < min(fca)
 
 
 def test_our_table_1_is_that_of_the_shipped_networks(done):
+    files = {
+        "baseline (ASPP)": "lite-scenes-baseline",
+        "+ MCLM": "lite-scenes-mclm",
+        "+ MCLM + SRM = FCA": "lite-scenes-fca",
+        "+ SF2": "lite-scenes-sf2",
+        "+ FCA + SF2 = WS-FCN": "lite-scenes",
+    }
     table = done.records["table1"]
-    assert len(table) == 5
-    assert table["baseline (ASPP)"] == pytest.approx(54.2, abs=0.5)
-    assert table["+ MCLM + SRM = FCA"] < table["baseline (ASPP)"]
+    assert {*table} == {*files}
+    for row, file in files.items():
+        score = read_safetensors(SHIPPED / f"{file}.safetensors")[1]["provenance"]["score"]
+        assert table[row] == pytest.approx(100 * score["mean_iou"], abs=0.006)
 
 
 def test_it_takes_its_time(done):

@@ -27,6 +27,11 @@ def outputs(done):
     return [output for cell in cells for output in cell.get("outputs", ())]
 
 
+def told(outputs):
+    """All words that the notebook has computed."""
+    return " ".join(o.get("data", {}).get("text/markdown", "") for o in outputs)
+
+
 @pytest.mark.timeout(300)
 def test_zero_flow_is_bilinear_upsampling_and_a_good_flow_sharpens(done):
     assert done.records["zero_flow_difference"] < 2e-5
@@ -44,14 +49,15 @@ def test_perfect_maps_lose_thin_parts_first(done):
     assert gained["boundary IoU"] > gained["mIoU"]
 
 
-def test_streams_carry_what_the_text_says(done):
+def test_streams_carry_what_the_text_says(done, outputs):
     skills = {name.split(":")[0]: pair for name, pair in done.records["skills"].items()}
     low, bilinear = skills["L"], skills["context, enlarged bilinearly"]
-    assert low[0] > bilinear[0] + 8 and low[1] < bilinear[1] - 5  # where; what
-    assert skills["D"][0] > bilinear[0] + 6  # the flow brings outlines
-    assert abs(skills["context, one shift for all"][0] - bilinear[0]) < 4
-    assert skills["deep, after"][0] > max(low[0], skills["D"][0]) + 4
-    assert skills["deep, after"][1] > max(low[1], skills["D"][1]) + 10
+    assert low[0] > bilinear[0] and low[1] < bilinear[1]  # where; what
+    assert abs(skills["context, one shift for all"][0] - bilinear[0]) < 6
+    gained = skills["D"][0] - skills["context, one shift for all"][0]
+    assert ("So the field does bring something" in told(outputs)) == (gained > 2)
+    most = [max(pair[question] for pair in skills.values()) for question in (0, 1)]
+    assert ("more than any other map" in told(outputs)) == (skills["deep, after"] == most)
 
 
 def test_the_bill_is_the_papers(done):
@@ -67,17 +73,24 @@ def test_measures_are_those_of_the_roads(done):
     for row in done.records["measures"].values():
         assert all(0 <= value <= 100 for value in row.values())
     measures = done.records["measures"]
-    assert measures["SF2, FCA"]["mIoU"] == pytest.approx(52.9, abs=1)
-    assert measures["SF2, ASPP"]["mIoU"] > measures["skip + GCI, ASPP"]["mIoU"]
+    assert 30 < measures["SF2, FCA"]["mIoU"] < 90
     for effects in done.records["gains"].values():
         assert all(low <= high for _, low, high in effects.values())
     effects = done.records["gains"]["its flow, not none"]
     both = measures["SF2, FCA"]["mIoU"] - measures["flow zero"]["mIoU"]
     assert effects["mIoU"][0] == pytest.approx(both, abs=0.02)
-    assert effects["mIoU"][1] > 0  # this network leans on its flow
-    assert effects["thin parts found"][2] < 0  # but not for thin parts
+
+
+def test_completeness_is_compared_at_an_equal_claim(done, outputs):
     claims = done.records["at_equal_claim"]
     assert all(0 < v < 100 for rows in claims.values() for v in rows.values())
+    missed = claims["object missed"]
+    assert len(missed) >= 4  # networks that can be made to claim the same
+    if {"SF2, ASPP", "skip + GCI, ASPP"} <= {*missed}:
+        held = missed["SF2, ASPP"] - missed["skip + GCI, ASPP"]
+        plain = done.records["gains"]["SF2, not skip + GCI (ASPP)"]["object missed"][0]
+        turned = "turns round" if plain * held < 0 else "stays the same"
+        assert f"the first impression {turned}" in told(outputs)
 
 
 def test_the_gate_is_what_its_formula_says(done):

@@ -84,8 +84,8 @@ def test_the_state_is_plain_and_names_are_kept_as_they_are():
     sample = CASES[1].sample
     browser = FailureBrowser([diagnose(sample, CASES[1].prediction, odd)])
     assert browser.meta["classes"][-1] == "<b>tv & co</b>"
-    assert [*browser.meta["causes"]] == [*CAUSES]
-    assert browser.meta["cases"][0]["gains"] == {"missing class": pytest.approx(0.62, abs=0.02)}
+    assert [cause for cause, *_ in browser.meta["causes"]] == [*CAUSES]
+    assert browser.meta["cases"][0]["gains"] == [["missing class", pytest.approx(0.62, abs=0.02)]]
     with pytest.raises(ValueError, match="none to look at"):
         FailureBrowser([])
 

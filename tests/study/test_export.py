@@ -128,6 +128,10 @@ def test_a_notebook_is_rendered_for_readers(executed):
         code("# Parameters\nn = 5\n", tags=["injected-parameters"]),
         code("plot()", shown({"image/png": b64(png())}, **{"image/png": {"alt": 'A "red" box'}})),
         code("record('miou', 0.5)", shown({MIME: {"name": "miou"}, "text/plain": "miou = 0.5"})),
+        code(
+            "record('all', values)",
+            shown({MIME: {"name": "all", "value": ["<", 2]}, "text/plain": "all: 2 entries"}),
+        ),
         code("x", stream),
         code("df", shown({"text/html": "<table></table><script>alert(1)</script>"})),
         wsfcn={"seconds": 94.2},
@@ -143,6 +147,8 @@ def test_a_notebook_is_rendered_for_readers(executed):
     body = notebook.body
     assert body.count('<span class="n">n</span>') == 1  # the defaults are gone
     assert '<pre class="record" tabindex="0">miou = 0.5</pre>' in body
+    assert '<details class="record"><summary>all: 2 entries</summary>' in body
+    assert '["&lt;", 2]</pre></details>' in body
     assert ">done &lt;b&gt;" in body and "half" not in body and "[1A" not in body
     assert "<table></table>" in body and "alert" not in body
     assert """alt='A "red" box'""" in body

@@ -38,6 +38,14 @@ def test_a_record_is_published_with_a_text_to_read(monkeypatch):
     assert data["text/plain"] == 'score = {"miou": 0.5, "by class": [1, 2], "note": null}'
 
 
+def test_a_long_list_is_not_a_wall_of_numbers(monkeypatch):
+    [(data, _)] = published(monkeypatch, "curve", list(range(100)))
+    assert data["text/plain"] == "curve: 100 entries"
+    assert data[MIME]["value"] == list(range(100))
+    [(data, _)] = published(monkeypatch, "told", "x" * 100)
+    assert data["text/plain"] == f'told = "{"x" * 100}"'
+
+
 def test_arrays_and_numpy_scalars_become_plain_values(monkeypatch):
     value = {"a": np.float32(0.5), "b": np.arange(3), "c": np.bool_(True), "d": (1, 2)}
     [(data, _)] = published(monkeypatch, "x", value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -182,7 +183,7 @@ def mask_grid(
         told.append(f"{' and '.join(names)}: {', '.join(f'{m} {v}' for m, v in values.items())}")
     above = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
     for axis, title in zip(axes[0], ("scene", *masks, "exact mask"), strict=True):
-        axis.annotate(title, (0.5, 1), (0, 22), fontsize=11, fontweight="bold", **above)
+        axis.annotate(fill(title, 14), (0.5, 1), (0, 22), fontsize=11, fontweight="bold", **above)
     figure.alt = "Masks beside the exact ones, with their IoU. " + "; ".join(told)
     return figure
 

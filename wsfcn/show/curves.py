@@ -66,8 +66,7 @@ def curves(
         axes.set(xlabel="epoch", xlim=(0, 1.02 * max(last, warmup_epochs or 0, 1)))
         plain(axes)
         if axes.get_legend_handles_labels()[0]:
-            place = "lower right" if gates and axes is middle else "best"
-            axes.legend(frameon=False, fontsize=9, loc=place)
+            axes.legend(frameon=False, fontsize=9)
     if picture is not None:
         show(every[-1], picture, caption.replace(": ", "\n"))
     return figure

@@ -702,7 +702,7 @@ async function render({ model, el: root }) {
     const its = MASKS.includes(view.stage) ? now : { ...view, stage: "gate", stream: "gate" };
     const values = scene.at(its, view.pixel).sort((a, b) => b[1] - a[1]).slice(0, 5);
     const truth = scene.truth ? `, truly ${scene.truth[i] === 255 ? "not counted" : names[scene.truth[i]]}` : "";
-    const words = el("div", {}, el("h4", {}, `Pixel ${column} across, ${row} down${truth}`, el("button", { type: "button", onclick: () => set({ pixel: null }), title: "Forget the pixel (Esc)" }, "×")));
+    const words = el("div", {}, el("h4", {}, `Pixel ${column} across, ${row} down${truth}`, el("button", { type: "button", onclick: () => set({ pixel: null }), title: "Forget the pixel (Esc)", ariaLabel: "Forget the pixel" }, "×")));
     inspector.append(words);
     const list = el("dl", { "aria-label": `Class scores, ${STAGES[its.stage][0]}` });
     for (const [c, value] of values) {
@@ -818,7 +818,7 @@ const CSS = `
 .wsx .inspector :is(p, h4, dl) { margin: 0 0 5px; }
 .wsx .inspector h4 { display: flex; justify-content: space-between; font-size: 13px; }
 .wsx .inspector dl { display: grid; grid-template-columns: 7em 1fr; gap: 2px 8px; }
-.wsx dd { margin: 0; display: grid; grid-template-columns: 1fr 4em; text-align: right; line-height: 18px; font-variant-numeric: tabular-nums; }
+.wsx dd { margin: 0; display: grid; grid-template-columns: 1fr 4.8em; text-align: right; line-height: 18px; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .wsx dd div { background: var(--tint); }
 .wsx dd i { display: block; height: 100%; min-width: 1px; }
 .wsx .inspector dt { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; float: none; width: auto; font-weight: 400; }

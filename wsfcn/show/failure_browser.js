@@ -42,10 +42,12 @@ async function decoded(view, type) {
 }
 
 async function render({ model, el: root }) {
-  const { cases, classes, colours, causes, sizes, cell } = model.get("meta");
+  // What has an order comes as a list of pairs: a saved notebook sorts the names of an object.
+  const meta = model.get("meta"), { classes, colours, sizes, cell } = meta;
+  const causes = new Map(meta.causes.map(([name, ...told]) => [name, told])), cases = meta.cases.map((one) => ({ ...one, gains: new Map(one.gains) }));
   const [images, maps] = await Promise.all([decoded(model.get("images"), "image/jpeg"), decoded(model.get("maps"), "image/png")]);
   const columns = Math.min(8, cases.length), rgb = (text) => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
-  const kinds = [[255, 255, 255], ...Object.values(causes).map(([, colour]) => rgb(colour))];
+  const kinds = [[255, 255, 255], ...[...causes.values()].map(([, colour]) => rgb(colour))];
   let shown = [], current = 0;
 
   /** The picture of a case: as it is, or pale with channel 0 prediction, 1 truth, 2 errors over it. */
@@ -73,17 +75,17 @@ async function render({ model, el: root }) {
     return found.map(([n, name, k]) => el("span", { className: "named" }, el("i", { style: `background:rgb(${colours[k]})` }), `${name} ${(100 * n / (w * h)).toFixed(0)} %`));
   }
 
-  const main = (one) => Object.keys(one.gains)[0] ?? "", colour = (cause) => causes[cause]?.[1] ?? "#999";
+  const main = (one) => [...one.gains.keys()][0] ?? "", colour = (cause) => causes.get(cause)?.[1] ?? "#999";
   const list = (label, options) => {
     const select = el("select", { onchange: () => filter() }, el("option", { value: "" }, "all"), ...options.map((o) => el("option", { value: o }, o)));
     return [el("label", {}, label, select), select];
   };
   const present = classes.filter((name) => cases.some((one) => one.names.includes(name)));
-  const [byCause, cause] = list("Cause", Object.keys(causes)), [byClass, name] = list("Class", present), [bySize, size] = list("Object", sizes);
+  const [byCause, cause] = list("Cause", [...causes.keys()]), [byClass, name] = list("Class", present), [bySize, size] = list("Object", sizes);
   const status = el("output", { ariaLive: "polite" }), wall = el("ul", { className: "wall", ariaLabel: "Images, the worst first" }), detail = el("section", { ariaLabel: "The image and why" });
   const body = el("div", { className: "body" }, wall, detail);
   const help = el("p", { className: "help" }, "Keys: arrows walk over the wall, Home and End to its ends, c the next cause. Colours of the errors: ");
-  for (const [name, [, c]] of Object.entries(causes)) help.append(el("span", { className: "named" }, el("i", { style: `background:${c}` }), name));
+  for (const [name, [, c]] of causes) help.append(el("span", { className: "named" }, el("i", { style: `background:${c}` }), name));
   const box = el("div", { className: "wsf", role: "group", ariaLabel: "Failure browser" }, el("style", {}, CSS), el("div", { className: "bar" }, byCause, byClass, bySize, status), body, help);
 
   const thumbs = cases.map((one, place) => el("li", {}, el("button", {
@@ -94,8 +96,8 @@ async function render({ model, el: root }) {
   function filter() {
     shown = cases.map((_, place) => place).filter((place) => {
       const one = cases[place];
-      return (!cause.value || cause.value in one.gains) && (!name.value || one.names.includes(name.value)) && (!size.value || one.sizes.includes(size.value));
-    }).sort((a, b) => (cases[b].gains[cause.value] ?? 0) - (cases[a].gains[cause.value] ?? 0) || a - b);
+      return (!cause.value || one.gains.has(cause.value)) && (!name.value || one.names.includes(name.value)) && (!size.value || one.sizes.includes(size.value));
+    }).sort((a, b) => (cases[b].gains.get(cause.value) ?? 0) - (cases[a].gains.get(cause.value) ?? 0) || a - b);
     wall.replaceChildren(...shown.map((place) => thumbs[place]));
     open(0);
   }
@@ -116,7 +118,7 @@ async function render({ model, el: root }) {
     status.textContent = `image ${current + 1} of ${shown.length}${cause.value ? `, ${cause.value}` : ""}`;
     const step = (by, text) => el("button", { type: "button", onclick: () => open(current + by), disabled: current + by < 0 || current + by >= shown.length }, text);
     const part = (title, canvas, ...caption) => el("figure", {}, el("b", {}, title), canvas, el("figcaption", {}, ...caption));
-    const area = Object.keys(one.gains).map((c) => el("span", { className: "named" }, el("i", { style: `background:${colour(c)}` }), c));
+    const area = [...one.gains.keys()].map((c) => el("span", { className: "named" }, el("i", { style: `background:${colour(c)}` }), c));
     detail.replaceChildren(
       el("div", { className: "head" }, el("h4", {}, `${one.id}: mIoU ${one.iou} %`), step(-1, "Previous"), step(1, "Next")),
       el("div", { className: "four" },
@@ -124,7 +126,7 @@ async function render({ model, el: root }) {
         part("prediction", picture(number, 0), ...named(number, 0)), part("errors by cause", picture(number, 2), ...area)),
       el("ul", { className: "why" }, ...one.why.map((line) => {
         const about = line.split(":")[0];
-        return el("li", {}, el("i", { style: `background:${colour(about)}` }), el("b", {}, about), line.slice(about.length), el("small", {}, causes[about][0]));
+        return el("li", {}, el("i", { style: `background:${colour(about)}` }), el("b", {}, about), line.slice(about.length), el("small", {}, causes.get(about)[0]));
       })),
     );
     for (const [canvas, text] of [[0, "image"], [1, "exact mask"], [2, "prediction"], [3, "errors by cause"]].map(([i, t]) => [detail.querySelectorAll("canvas")[i], t])) {

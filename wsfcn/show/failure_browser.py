@@ -45,19 +45,20 @@ class Wall:
         found = [
             place
             for place, case in enumerate(self.entries())
-            if cause in ("", *case["gains"])
+            if cause in ("", *dict(case["gains"]))
             and name in ("", *case["names"])
             and size in ("", *case["sizes"])
         ]
         return sorted(found, key=lambda i: -self.cases[i].gains.get(cause, 0))
 
     def entries(self) -> list[dict[str, Any]]:
-        """What the browser is told of each case, beside the pictures."""
+        """What the browser is told of each case, beside the pictures. Order matters, so lists of
+        pairs: a notebook's file sorts the names of a dict."""
         return [
             {
                 "id": case.sample.id,
                 "iou": round(100 * case.iou),
-                "gains": case.gains,
+                "gains": [*map(list, case.gains.items())],
                 "why": case.why,
                 "place": case.place,
                 "names": [
@@ -117,7 +118,7 @@ class FailureBrowser(Interactive):
             "cases": self.wall.entries(),
             "classes": cases[0].classes,
             "colours": colours,
-            "causes": {n: [cases[0].causes[n], c] for n, c in cause_colours(cases).items()},
+            "causes": [[n, cases[0].causes[n], c] for n, c in cause_colours(cases).items()],
             "sizes": [*SIZES],
             "cell": LONGEST,
         }

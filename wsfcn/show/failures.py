@@ -45,11 +45,11 @@ def error_map(case: Case) -> Image8:
     return painted(case.sample.image, case.errors, 0.9, _TABLE)
 
 
-def case_rows(cases: Sequence[Case], width: float = 9.5) -> ShownFigure:
+def case_rows(cases: Sequence[Case], width: float = 10.5) -> ShownFigure:
     """A row for each case: image, prediction, exact mask, errors by cause, and why."""
-    figure = ShownFigure(width, 0.7 + width / 5.2 * len(cases), layout="compressed")
+    figure = ShownFigure(width, 0.7 + width / 5.7 * len(cases), layout="compressed")
     titles = ("image", "prediction", "exact mask", "errors by cause", "why")
-    grid = figure.subplots(len(cases), 5, squeeze=False)
+    grid = figure.subplots(len(cases), 5, squeeze=False, width_ratios=(1, 1, 1, 1, 1.5))
     for case, row in zip(cases, grid, strict=True):
         image = case.sample.image
         pictures = (large(image), *(painted(image, m) for m in (case.prediction, case.truth)))
@@ -59,8 +59,8 @@ def case_rows(cases: Sequence[Case], width: float = 9.5) -> ShownFigure:
             axes.set_xlabel(_names(case, labels), fontsize=9)
         row[3].set_xlabel(f"mIoU {100 * case.iou:.0f} %", fontsize=9)
         row[4].set_axis_off()
-        why = "\n".join(textwrap.fill(line, 34) for line in case.why[:3]) or "nothing notable"
-        row[4].text(0, 1, why, va="top", fontsize=8.5, transform=row[4].transAxes)
+        why = "\n".join(textwrap.fill(line, 37) for line in case.why[:3]) or "nothing notable"
+        row[4].text(0, 1, why, va="top", fontsize=9.5, transform=row[4].transAxes)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=11)
     named = {c: 255 * np.array(to_rgb(v)) for c, v in cause_colours(cases).items()}

@@ -95,15 +95,19 @@ def flows(images: Sequence[Image8], fields: Maps, things: Maps) -> ShownFigure:
 
 def curves(panels: Mapping[str, pd.DataFrame]) -> ShownFigure:
     """A panel of lines for each table, its axes named as index and columns are; `attrs["log"]`."""
-    figure = ShownFigure(11, 3.4)
+    figure = ShownFigure(11, 3.6)
+    alike = len({tuple(table.columns) for table in panels.values()}) == 1
     for axes, (title, table) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         look: dict[str, Any] = {"style": ["o-", "--", "s-", "D:", "-."], "color": COLOURS}
         table.plot(ax=axes, title=title, loglog=table.attrs.get("log", False), **look)
         axes.set_ylabel(table.columns.name)
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9).set_visible(not alike)
         plain(axes)
         for name, values in table.items():
             figure.alt += f"{title}, {name}: {values.iloc[0]:.3g} to {values.iloc[-1]:.3g}. "
+    if alike:
+        below: dict[str, Any] = {"loc": "outside lower center", "ncols": len(table.columns)}
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, **below)
     return figure
 
 

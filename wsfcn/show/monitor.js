@@ -11,7 +11,7 @@ const CSS = `
 .wsm button:disabled { opacity: .45; cursor: default; }
 .wsm :focus-visible { outline: 3px solid #e69f00; outline-offset: 1px; }
 .wsm progress { flex: 1 1 140px; height: 14px; accent-color: #0072b2; } .wsm .said { flex: 3 1 300px; }
-.wsm .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(260px, 1fr)); gap: 12px; }
+.wsm .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 12px; }
 .wsm h4 { margin: 0 0 2px; font-size: 13px; } .wsm svg { display: block; width: 100%; height: auto; }
 .wsm text { font: 11px var(--jp-ui-font-family, system-ui, sans-serif); fill: var(--soft); } .wsm polyline { fill: none; stroke-width: 2; }
 .wsm .grid { stroke: var(--edge); stroke-width: .6; } .wsm .warm { fill: var(--tint); } .wsm circle { stroke: none; }
@@ -48,7 +48,7 @@ function chart([title, unit, lines], rows, { epochs, warmup }) {
   }
   for (let e = 0; e <= epochs; e += Math.ceil(epochs / 8)) svg.append(el("text", { x: x(e), y: bottom + 14, "text-anchor": "middle" }, `${e}`));
   svg.append(el("text", { x: (left + W) / 2, y: H - 4, "text-anchor": "middle" }, "epoch"));
-  if (warmup) svg.append(el("text", { x: left + 4, y: 19 }, "warm-up"));
+  if (warmup) svg.append(el("text", { x: left + 4, y: bottom - 6 }, "warm-up"));
   const told = [];
   for (const [name, [label, colour]] of Object.entries(lines)) {
     const points = found[name];

@@ -21,7 +21,7 @@ def contact_sheet(
     colours = class_colours(len(dataset.classes) + 1)
     columns = min(columns, len(samples))
     rows = -(-len(samples) // columns)
-    height = 3.9 * rows + (0.4 if title else 0)
+    height = 4.05 * rows + (0.4 if title else 0)
     figure = ShownFigure(1.75 * columns, height, dpi=150, layout="compressed")
     figure.suptitle(title)
     seen: set[str] = set()
@@ -34,7 +34,7 @@ def contact_sheet(
         below = figure.add_subplot(2 * rows, columns, first + columns)
         blank = np.full_like(image, 245)
         show(below, blank if sample.mask is None else painted(sample.image, sample.mask, alpha))
-        key(below, {name: colours[c] for c, name in names.items()}, size=7.5)
+        key(below, {name: colours[c] for c, name in names.items()}, columns=1)
         seen.update(names.values())
     found = ", ".join(sorted(seen)) or "no class"
     figure.alt = f"{len(samples)} images with their masks, showing {found}"

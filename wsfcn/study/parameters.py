@@ -187,6 +187,7 @@ class Refinement(NotebookParameters):
     PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"scenes": 64}}
 
     model: ModelName = Field("lite-scenes", description="trained network: a name or a file")
+    photo: FilePath = Field("", description="a photo of yours; empty: scikit-image's cat")
     scene: int = Field(0, ge=0, le=299, description="validation scene that is taken apart")
     scenes: int = Field(8, ge=2, le=300, description="validation scenes that are scored")
 

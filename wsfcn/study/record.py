@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 MIME = "application/vnd.wsfcn.record+json"
+SHOWN = 72  # characters; of longer lists and dicts a reader sees how many entries there are
 
 
 class RecordError(ValueError):
@@ -20,9 +21,9 @@ def record(name: str, value: Any) -> None:
 
     value: a number, text, truth value or None, or lists and dicts of these; numpy scalars and
     arrays and tensors count as numbers and lists. The record appears in the cell's output as
-    "name = value"; outside a notebook the value is checked and nothing else happens. Raises
-    RecordError for anything else, and for NaN or infinity: JSON has neither, and a result that
-    is not a number is a fault to look at.
+    "name = value", or "name: 12 entries" where that would be long; outside a notebook the value is
+    checked and nothing else happens. Raises RecordError for anything else, and for NaN or infinity:
+    JSON has neither, and a result that is not a number is a fault to look at.
     """
     if not isinstance(name, str) or not name.strip():
         raise RecordError(f"a record needs a name, got {name!r}")
@@ -30,6 +31,8 @@ def record(name: str, value: Any) -> None:
     kernel = sys.modules.get("IPython")
     if kernel is not None and kernel.get_ipython() is not None:
         text = f"{name} = {json.dumps(plain, ensure_ascii=False)}"
+        if len(text) > SHOWN and isinstance(plain, list | dict):
+            text = f"{name}: {len(plain)} entries"
         kernel.display.display({MIME: {"name": name, "value": plain}, "text/plain": text}, raw=True)
 
 
