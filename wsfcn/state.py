@@ -44,15 +44,12 @@ class Average:
         if self.network is self.source:
             return
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        for mean, value in zip(
-            self._tensors(self.network), self._tensors(self.source), strict=True
-        ):
-            mean.lerp_(value, weight)
+        torch._foreach_lerp_(self._tensors(self.network), self._tensors(self.source), weight)
 
     @staticmethod
-    def _tensors(network: Network) -> Iterator[Tensor]:
-        yield from (p for p in network.parameters() if p.requires_grad)
-        yield from (b for b in network.buffers() if b.is_floating_point())
+    def _tensors(network: Network) -> list[Tensor]:
+        trained = [p for p in network.parameters() if p.requires_grad]
+        return trained + [b for b in network.buffers() if b.is_floating_point()]
 
 
 class State:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import build
+from .allocation import keep_freed_memory
 from .batches import batches
 from .batches import epoch_order as epoch_order
 from .data import build as build_data
@@ -151,6 +152,7 @@ def train(
     """
     fabric = fabric or new_fabric(recipe.train.precision)
     fabric.launch()
+    keep_freed_memory()
     train_data, val_data = datasets or build_data(recipe.data)
     val_data = scored(val_data)
     if not len(val_data):
