@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -148,12 +150,21 @@ def within_50_ms(times, name=""):
 
 
 def run_all(page):
-    """Run all cells, in JupyterLab or Notebook 7, as soon as the kernel is there."""
+    """Run all cells, in JupyterLab or Notebook 7, again where the kernel came too late."""
+    from playwright.sync_api import TimeoutError as NotHeard
+
     idle = page.get_by_text("| Idle")  # JupyterLab's status bar; Notebook 7 has none
-    told = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-    (told if "/notebooks/" in page.url else idle).first.wait_for(state="attached", timeout=90_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    shown = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    (shown if "/notebooks/" in page.url else idle).first.wait_for(state="attached", timeout=90_000)
+    heard = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[(\*|\d+)\]")).first
+    for _ in range(6):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        with suppress(NotHeard):
+            return heard.wait_for(timeout=15_000)
+        if (chooser := page.locator(".jp-Dialog .jp-mod-accept")).count():
+            chooser.first.click()  # no kernel yet: take the one of the notebook
+    raise TimeoutError("no kernel ran the cells")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from .conftest import run_all
+
 pytest.importorskip("anywidget")
 
 from wsfcn.data.sample import VOC_CLASSES, Sample
@@ -188,9 +190,7 @@ def test_buttons_stop_and_resume_a_training_in_jupyterlab(lab, open_page, save_n
     folder, address = lab
     save_notebook(folder / "monitor.ipynb", TRAINING)
     page, errors = open_page(address.format("monitor.ipynb"), offline=False)
-    page.get_by_text("| Idle").first.wait_for(timeout=90_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    run_all(page)
     page.locator(".wsm").wait_for(timeout=60_000)
     said = page.locator(".wsm .said")
     page.wait_for_function("document.querySelector('.wsm .said').textContent.includes('epoch 1')")
