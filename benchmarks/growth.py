@@ -85,6 +85,7 @@ def draw(found: dict[str, Any], file: Path) -> None:
     """Time above, memory below, a column for each axis; logarithmic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     panels = figure.subplots(2, len(found), squeeze=False)
@@ -104,6 +105,13 @@ def draw(found: dict[str, Any], file: Path) -> None:
                     label=f"{road}: {power:.2f}",
                 )
             panel.set_xlabel(axis)
+            values = next(iter(roads.values()))["values"]
+            panel.set_xticks(
+                values, [f"{value:g}" if value < 1e3 else f"{value / 1e3:.0f}k" for value in values]
+            )
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            panel.minorticks_off()
             panel.legend(title="exponent", fontsize=8, title_fontsize=8)
             if not column:
                 panel.set_ylabel(unit)
