@@ -145,13 +145,14 @@ sized = {
     f"under {100 * failures.SMALL:.0f} %": objects["area"] < 100 * failures.SMALL,
     "over 10 %": objects["area"] > 10,
 }
+shares = [
+    f"for {100 * (objects['found'][some] > 50).mean():.0f} % of those {size} of the image"
+    for size, some in sized.items()
+]
 Markdown(
-    "**Notice** where the IoU sinks. Of the objects that cover "
-    + " and ".join(
-        f"{size} of the image, {100 * (objects['found'][some] > 50).mean():.0f} %"
-        for size, some in sized.items()
-    )
-    + " are found, more than half of each."
+    "**Notice** where the IoU sinks. More than half of an object is found "
+    + ", ".join(shares)
+    + "."
 )
 
 # %% [markdown]
