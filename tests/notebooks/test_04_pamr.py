@@ -70,7 +70,7 @@ def test_labels_and_gates(run):
     for kind in right:
         assert 0.3 < right[kind] < 0.9 and 0 < wrong[kind] < 0.3
         assert right[kind] + wrong[kind] < 1
-    assert right["PAMR, 6 rings"] < right["PAMR, rings 1, 2, 4"]
+    assert right["PAMR, 6 rings"] < right["PAMR, rings 1, 2, 4, 8"]
     assert gates["PAMR, 6 rings"] <= gates["unrefined"] <= 1
     assert 0 <= records["photo_found_by_network"] < 1
 
