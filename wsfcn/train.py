@@ -211,7 +211,7 @@ def train(
             run.begin(facts, state.epoch * steps + state.step)
         run.rewind(state.rows)
         writer = _tensorboard(run.folder) if fabric.is_global_zero else None
-        saved = time.perf_counter()
+        saved, saved_at = time.perf_counter(), state.epoch * steps + state.step
         stop.waits = True
         if on_epoch is not None and state.epoch and not state.step:
             on_epoch(state.epoch, average.network, state.rows)  # perhaps not reached the last time
@@ -258,12 +258,12 @@ def train(
                     state.window, state.skipped = [], 0
                 if on_step is not None:
                     on_step(step, state.rows)
-                due = time.perf_counter() - saved > SECONDS or (every and step % every == 0)
+                due = time.perf_counter() - saved > SECONDS or 0 < every <= step - saved_at
                 # Several processes ask one another with the log, since it waits for them anyway.
                 if (logged or fabric.world_size == 1) and _any(fabric, due or stop.signal):
                     state.seconds = time.perf_counter() - started
                     _checkpoint(run, state, guard, step)
-                    saved = time.perf_counter()
+                    saved, saved_at = time.perf_counter(), step
                     if _any(fabric, stop.signal):
                         stop.leave(f"stopped after step {step} of {total}, nothing is lost")
             bar.close()
@@ -279,7 +279,7 @@ def train(
             run.log(row, writer)
             state.epoch, state.step, state.seconds = epoch + 1, 0, 0.0
             _checkpoint(run, state, guard, state.epoch * steps)
-            saved = time.perf_counter()
+            saved, saved_at = time.perf_counter(), state.epoch * steps
             if on_epoch is not None:
                 on_epoch(epoch + 1, average.network, state.rows)
             if _any(fabric, stop.signal):
