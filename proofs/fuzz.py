@@ -223,12 +223,11 @@ def _parameters(folder: Path) -> list[Path]:
 
 
 def _read_parameters(path: Path) -> None:
-    from wsfcn.cli import _read_parameters
-    from wsfcn.settings import SettingsError
+    from wsfcn.settings import SettingsError, read_yaml
     from wsfcn.study.parameters import PARAMETERS
     from wsfcn.study.sources import resolve
 
-    values = _read_parameters(path)
+    values = read_yaml(path)
     try:
         resolve(PARAMETERS["01_cams"], values)
     except SettingsError as error:  # which names the parameter

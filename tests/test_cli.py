@@ -180,6 +180,8 @@ def test_train_goes_on_with_the_recipe_of_a_run(call, monkeypatch, tmp_path):
     one_line(call("train", "--resume", tmp_path, "--out", "x"), "--out: --resume goes on in")
     (tmp_path / "recipe.json").write_text('{"name": 3}')
     one_line(call("train", "--resume", tmp_path), "recipe.json: name: Input should be a valid")
+    (tmp_path / "recipe.json").write_text('{"name": ')
+    one_line(call("train", "--resume", tmp_path), "recipe.json: is not the recipe of a run")
 
 
 def test_train_into_a_file(call, tmp_path):

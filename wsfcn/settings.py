@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+DEEPEST = 9  # groups in groups of a file; deeper ones take the parser minutes
+
 
 class SettingsError(ValueError):
     """A settings name or value that is not allowed; the message names field, value and range."""
@@ -61,9 +63,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         text = path.read_text(encoding="utf-8")
-        # A name for a value may stand for itself ten times, and that one too.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise SettingsError(f"{path}: names values (&, *), which settings need not")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            # A name for a value may stand for itself ten times, and that one too.
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+                told = f"names values (&, *) or nests more than {DEEPEST} deep"
+                raise SettingsError(f"{path}: {told}, which settings need not")
         values = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         said = " ".join(str(error).split())
