@@ -7,10 +7,11 @@ refined by PAMR, become pseudo labels for the mask loss.
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def train(
     Raises FileExistsError where the folder holds a run and resume is False, and RunError where it
     holds a run of another recipe or of data that have changed, or another process trains in it.
     """
-    fabric = fabric or new_fabric(recipe.train.precision)
+    given, fabric = fabric is not None, fabric or new_fabric(recipe.train.precision)
     fabric.launch()
     keep_freed_memory()
     train_data, val_data = datasets or build_data(recipe.data)
@@ -169,7 +170,8 @@ def train(
         raise ValueError(f"every: needs 0 steps or more, bad: 1 batch or more, got {every}, {bad}")
     with fabric.rank_zero_first():
         run = RunFolder(Path(folder), recipe, resume, fabric.is_global_zero, keep)
-    with run, Stop(f"go on with: wsfcn train --resume {folder}") as stop:
+    hint = f"go on with: wsfcn train --resume {folder}"
+    with run, _group(not given), Stop(hint) as stop:
         torch.manual_seed(recipe.train.seed)
         network = build.build_model(recipe, train_data.classes)
         if run.finished:
@@ -291,6 +293,17 @@ def train(
         if writer is not None:
             writer.close()
         return TrainingResult(final, run.folder, state.rows, score)
+
+
+@contextmanager
+def _group(own: bool) -> Iterator[None]:
+    """Ends the group of processes where it is our own: exiting in it, one aborts another."""
+    try:
+        yield
+    finally:
+        stopped = isinstance(sys.exception(), Exception)  # then the others may wait for us
+        if own and torch.distributed.is_initialized() and not stopped:
+            torch.distributed.destroy_process_group()
 
 
 def _checkpoint(run: RunFolder, state: State, guard: Guard, step: int) -> None:
