@@ -945,16 +945,17 @@ Markdown(
     f"{ratio['FCA', 'normalised']:.1f} and {ratio['ASPP', 'normalised']:.1f}. FCA - ASPP in mIoU: "
     f"{told['unnormalised']} points unnormalised, {told['normalised']} normalised. The change of "
     f"{told['change']} "
-    + ("is more than the choice of scenes explains: " if low > 0 or high < 0 else "may be chance. ")
-    + ("FCA's loss was for want of normalisation. " if lost else "")
-    + f"And normalisation moves both: ASPP by {lift['ASPP']:+z.1f}, FCA by {lift['FCA']:+z.1f}.\n\n"
-    f"*Protocol: {protocol.describe()}; the first {n} validation scenes; one training each.*"
+    + ("is more than the choice of scenes explains" if low > 0 or high < 0 else "may be chance")
+    + (": FCA's loss was for want of normalisation. " if lost else ". ")
+    + f"And normalisation moves both: ASPP by {lift['ASPP']:+z.1f}, FCA by {lift['FCA']:+z.1f}"
+    + ("; so FCA's loudness is not the whole story." if lift["ASPP"] > gap["change"][0] else ".")
+    + f"\n\n*Protocol: {protocol.describe()}; the first {n} validation scenes; one training each.*"
 )
 
 # %% [markdown]
-# Only the norms were changed, so their effect is shown; that it works *through* the loudness is
-# the likeliest reading. SF2 normalises both streams before they meet, so it does not depend on the
-# context to do so. At the paper's scale, with other widths and thousands of steps more, the balance
+# Only the norms were changed, so the effect is theirs; *how* they work, by balance or by easier
+# training, the table does not say. SF2 normalises both streams before they meet, whatever the
+# context sends. At the paper's scale, with other widths and thousands of steps more, the balance
 # may well be another. A *part* is good or bad only together with its neighbours: that is what
 # ablation tables cannot say in one column.
 #
