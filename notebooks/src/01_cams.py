@@ -324,10 +324,12 @@ summary.map(percent)
 _, part, claimed = score(cut(given, middle))
 Markdown(
     f"**What to notice.** The left picture is the whole dilemma: the two shares fall *together*. "
-    f"At the best threshold, {middle:g}, a CAM finds {part:.0%} of the objects' area and claims "
-    f"{claimed:.0%} of the background; any other threshold helps one at the cost of the other. "
+    f"At the best threshold, {middle:g}, a CAM finds {percent(part)} of the objects' area and "
+    f"claims {percent(claimed)} of the background; any other threshold helps one at the cost of "
+    "the other. "
     f"The coarse grid is not to blame: the exact masks, drawn on the same {cells[0]} by {cells[1]} "
-    f"cells, would reach {ceiling:.0%} mIoU (dotted). The CAM reaches {curve['mIoU'].max():.0%}. "
+    f"cells, would reach {percent(ceiling)} mIoU (dotted). The CAM reaches "
+    f"{percent(curve['mIoU'].max())}. "
     f"And it was helped: the threshold was chosen by looking at the exact masks."
 )
 
@@ -400,8 +402,9 @@ gain = 100 * (table.loc["WS-FCN"] - table.iloc[0])
 Markdown(
     f"**What to notice.** With image labels given, WS-FCN's mIoU is {abs(gain['mIoU']):.1f} points "
     f"{'above' if gain['mIoU'] > 0 else 'below'} that of the CAM, over {len(samples)} scenes, and "
-    f"higher in {wins:.0%} of them. It finds {table.loc['WS-FCN', 'object found']:.0%} of the "
-    f"objects' area and claims {table.loc['WS-FCN', 'background claimed']:.0%} of the background.\n"
+    f"higher in {wins:.0%} of them. It finds {percent(table.loc['WS-FCN', 'object found'])} of "
+    f"the objects' area and claims {percent(table.loc['WS-FCN', 'background claimed'])} of the "
+    "background.\n"
     f"\n*Protocols.* WS-FCN: {told.describe()}; classes guessed: {alone.protocol.describe()}. "
     f"CAM: scale 1, no flip, the threshold that is best on these very scenes; classes guessed: "
     f"those with a probability above 0.5, and their own best threshold; its training seed: {seed}."
@@ -589,4 +592,4 @@ judge(
 #   Localization*, CVPR 2016. The class activation map.
 # * Wang, Zhang, Zhang, Tang: *Coupling Global Context and Local Contents for Weakly-Supervised
 #   Semantic Segmentation*, IEEE TNNLS 2023. WS-FCN; Figure 2 and Table IV.
-# * Next: [05_training](05_training.ipynb), the two phases that make masks from labels.
+# * Next: [02_fca_context](02_fca_context.ipynb), what a mask gains from looking around.

@@ -141,8 +141,11 @@ def effects(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> ShownFigure:
             axes.errorbar(
                 value, place, None, [[value - low], [high - value]], "o", color=BLUE, lw=2.5
             )
-            axes.annotate(f"{value:+.1f}", (value, place), (0, 7), textcoords="offset points")
-            figure.alt += f"{title}, {name}: {value:+.1f} ({low:+.1f} to {high:+.1f}). "
+            axes.annotate(
+                f"{value:+z.1f}", (value, place), (0, 7), textcoords="offset points", ha="center"
+            )
+            what = " ".join(title.split())
+            figure.alt += f"{what}, {name}: {value:+z.1f} ({low:+z.1f} to {high:+z.1f}). "
         axes.set(title=title, ylim=(len(rows) - 0.5, -0.7), xlabel="points")
         axes.set_yticks(range(len(rows)), [*rows])
         plain(axes)
