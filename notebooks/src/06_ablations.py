@@ -300,11 +300,12 @@ figure
 
 # %%
 sizes = [n for n in ("small", "medium", "large") if study.frame(runs)[n].notna().all()]
-draw.effect_plot(
-    {f"{n} objects, mIoU": study.gains(study.frame(runs), n, lowest) for n in sizes},
-    {},
-    study.interval,
-)
+by_size = {f"{n} objects, mIoU": study.gains(study.frame(runs), n, lowest) for n in sizes}
+figure = draw.effect_plot(by_size, {}, study.interval)
+ends_of_axes = [end for axes in figure.axes for end in axes.get_xlim()]
+for axes in figure.axes:  # one scale, to compare the panels
+    axes.set_xlim(min(ends_of_axes), max(ends_of_axes))
+figure
 
 # %% [markdown]
 # **Notice** that a part may help one size and hurt another. The rarer a size, the fewer pixels its

@@ -388,8 +388,9 @@ record("standing", {cause: bool(stands) for cause, stands in standing.items()})
 # %% [markdown]
 # ## 7.7 The wall: look for yourself
 #
-# All causes, classes and sizes to choose from; arrows walk over the wall. Find an image whose cause
-# you would name differently: which threshold of section 7.2 would you change?
+# The worst images of every cause, 48 at most, by cause, class and size; arrows walk over the wall.
+# Find an image whose cause you would name differently: which threshold of section 7.2 would you
+# change?
 
 # %%
 from wsfcn.show.failure_browser import FailureBrowser
