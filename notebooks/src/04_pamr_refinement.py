@@ -242,22 +242,24 @@ says = ", ".join(f"{n}: {value:.0f} %" for n, value in zip(chosen, by_step, stri
 draw.Film(
     picture,
     {n: (film[n][main].numpy(), label_map(film[n])) for n in (*range(11), 12, 14, 17, 20)},
-    f"Film of the mask of the {names[main]} and of the label map over 20 steps of PAMR. Within a "
-    f"few steps the soft border snaps to the outline. mIoU by steps: {says}",
+    f"Film of the mask of the {names[main]} and of the label map over 20 steps of PAMR: the soft "
+    f"border moves to edges of colour. mIoU by steps: {says}",
 )
 
 # %%
 top = int(np.argmax(by_step))
+later = "" if top == len(chosen) - 1 else f", and is {by_step[-1]:.0f} % after {chosen[-1]}"
 Markdown(
     "**What to notice.** First some steps, then a film of them (the mask and the label map). This "
     f"scene's mIoU goes from {by_step[0]:.0f} % to {by_step[top]:.0f} % after {chosen[top]} steps, "
-    f"the best of those shown, and is {by_step[-1]:.0f} % after {chosen[-1]}."
+    f"the best of those shown{later}."
 )
 
 # %% [markdown]
-# * The first steps do most of the work: shares spread over what has the object's colours, and stop
-#   where colours change. Gaps between parts come free, missing ends are filled.
-# * Later steps *drain*. A mean is never above the largest value that it is the mean of, so peaks
+# * Shares spread over what has the object's colours, and stop where colours change. Gaps between
+#   parts come free, missing ends are filled. The mask shows it after the first steps; the label
+#   map, in which only the largest share counts, may follow later.
+# * Steps also *drain*. A mean is never above the largest value that it is the mean of, so peaks
 #   get lower and valleys higher. Parts with a colour of their own, and the black outlines that all
 #   objects have in common, lose their share to the many.
 # * PAMR spreads doubt, too. What the network gives half to each of two classes stays so.
@@ -301,7 +303,7 @@ class Tuned(PAMR):
 
 
 def compare(rows):
-    """The first class's mask by several kinds of PAMR: row -> name -> (PAMR, image)."""
+    """The drawn class's mask by several kinds of PAMR: row -> name -> (PAMR, image)."""
     found = {
         r: {k: refine(f, image, mask, labels[:1])[0] for k, (f, image) in of.items()}
         for r, of in rows.items()
@@ -330,8 +332,9 @@ compare({names[main]: kinds})
 # %% [markdown]
 # **What to notice.** Fading divides colour differences and $\sigma$ by the same number, so with the
 # local $\sigma$ nothing changes: what counts as *alike* is measured in units of what is usual
-# around here. With one $\sigma$ for all, the faded scene has no edges that are worth a stop, and
-# the mask bleeds. A photo has such regions, in shadow or fog, next to others full of contrast.
+# around here. With one $\sigma$ for all, the faded scene has hardly an edge that is worth a stop:
+# the mask bleeds into its surroundings, and pales. A photo has such regions, in shadow or fog, next
+# to others full of contrast.
 
 # %%
 kinds = {
@@ -424,7 +427,7 @@ Markdown(
 )
 
 # %% [markdown]
-# More is not better. PAMR has no memory of where it started; given enough steps, every mask
+# More is not always better. PAMR has no memory of where it started; given enough steps, every mask
 # becomes flat.
 
 # %% [markdown]
@@ -665,13 +668,17 @@ pd.DataFrame({kind: lost(m) for kind, m in kinds.items()}).T
 
 # %%
 right = {kind: f"{100 * four[0, at]:.0f} %" for kind, four in areas.items()}
+on = "found on objects, %"
 Markdown(
     f"An honest word on this course's own recipe. Its maps have {small.shape[-1]} pixels a side "
     f"instead of the paper's 81, so it was trained with the rings {rings_here} instead of the "
     "paper's six. On the masks of this *trained* network, which has learned edges already, the "
     "labels of object pixels that are right: "
     + ", ".join(f"{share} ({kind})" for kind, share in right.items())
-    + ". A number from a paper belongs to the sizes that it was chosen for."
+    + ". The ground counts as well: of the pixels that get a class, "
+    f"{versus.loc['unrefined', on]:.0f} % lie on objects before PAMR and "
+    f"{versus[on].iloc[1]:.0f} % after it (section 4.6, small masks). A number from a paper "
+    "belongs to the sizes that it was chosen for."
 )
 
 # %% [markdown]

@@ -82,7 +82,9 @@ pd.DataFrame(
         "images in a batch": t.batch_size,
         "base learning rate, SGD with momentum": f"{t.learning_rate:g}, {t.momentum:g}",
         "size penalty: power p, floor λ": f"{w.focal_power:g}, {w.focal_floor:g}",
-        "refinement (PAMR) steps": w.pamr_iterations,
+        "refinement (PAMR): steps; distances of neighbours": (
+            f"{w.pamr_iterations}; {', '.join(map(str, w.pamr_dilations))}"
+        ),
         "thresholds: background, classes, least": (
             f"{w.background_factor:g}, {w.foreground_factor:g}, {w.floor:g}"
         ),
@@ -320,8 +322,9 @@ gate_wall(
 # has not learned it yet. The gate does not help such a class. It only keeps the damage away.
 #
 # **How strict should a threshold be?** Here we peek at the exact masks. *Precision* is the share
-# of labels that are right, *coverage* the share of pixels that get one. Each point is one
-# threshold factor for the classes; the ring marks the recipe's.
+# of labels that are right, *coverage* the share of pixels that get one; both count all pixels, of
+# which most are background (`04_pamr_refinement`, section 4.7, counts those of objects). Each
+# point is one threshold factor for the classes; the ring marks the recipe's.
 
 # %%
 from wsfcn.show.pseudo import trade_off
@@ -365,9 +368,8 @@ filmstrip(
 # **Notice** two different kinds of progress. Left of the dashed line the network finds out *what*
 # and roughly *where*: blobs appear, change their class, spread or vanish. Right of it the blobs
 # get *outlines*: PAMR knows edges, and the mask loss carries them into the network. Look also for
-# a mistake that only gets sharper: image labels keep a class out of the pseudo labels of a scene
-# that lacks it, but nothing in them tells two parts of a scene apart whose classes always look
-# alike.
+# a mistake that only gets sharper: these scenes are new to the network, and no label corrects the
+# class that it gives to an object here.
 
 # %% [markdown]
 # ## 5.6 What do the curves tell?
@@ -448,8 +450,7 @@ protocol_gains(ours, paper)
 # **Notice** that the two sides cannot be compared in height: emoji scenes of 128 pixels and a
 # small backbone here, VOC photographs and a network of 147 million parameters there. Only the
 # *gains* are drawn to one scale. A mirror image usually helps a little. Four scales help on VOC,
-# where the same object comes in many sizes; whether they help here, you see above: a network that
-# has met its objects at one scale may do worse at half of it.
+# where the same object comes in many sizes. Do they here?
 #
 # And notice the trap: between the worst and the best protocol lie as many points as between many a
 # pair of methods in a results table. The paper's Table I even calls its 60.68 "single scale",

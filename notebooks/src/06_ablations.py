@@ -111,10 +111,10 @@ draw.masks_by_row(samples, {row: masks_of(m) for row, m in models.items()}, imag
 #
 # ## 6.2 Table I, side by side
 #
-# Each network is scored on the first `scored` images, now. Besides mIoU and pixel accuracy there is
-# the **boundary IoU**: the same ratio of intersection and union, but only pixels near an outline
-# count (within 2 % of the image's diagonal), so that the inside of a large object cannot hide how
-# wrong its border is.
+# Each network is scored on the first `scored` images, now. Besides mIoU and pixel accuracy
+# (*PixAcc*) there is the **boundary IoU**: the same ratio of intersection and union, but only
+# pixels near an outline count (within 2 % of the image's diagonal), so that the inside of a large
+# object cannot hide how wrong its border is.
 
 # %%
 live = []
@@ -300,11 +300,12 @@ figure
 
 # %%
 sizes = [n for n in ("small", "medium", "large") if study.frame(runs)[n].notna().all()]
-draw.effect_plot(
-    {f"{n} objects, mIoU": study.gains(study.frame(runs), n, lowest) for n in sizes},
-    {},
-    study.interval,
-)
+by_size = {f"{n} objects, mIoU": study.gains(study.frame(runs), n, lowest) for n in sizes}
+figure = draw.effect_plot(by_size, {}, study.interval)
+ends_of_axes = [end for axes in figure.axes for end in axes.get_xlim()]
+for axes in figure.axes:  # one scale, to compare the panels
+    axes.set_xlim(min(ends_of_axes), max(ends_of_axes))
+figure
 
 # %% [markdown]
 # **Notice** that a part may help one size and hurt another. The rarer a size, the fewer pixels its
@@ -315,9 +316,10 @@ draw.effect_plot(
 #
 # A larger network often scores higher. The paper therefore exchanges its parts for **rivals** that
 # do the same job: for FCA *non-local* attention, a 7 x 7 convolution (`large_conv`) and *pyramid
-# pooling* (`ppm`); for SF2's alignment a plain `sum`, `concat`enation or `multiply`-ing of the two
-# streams. We build all these networks at the paper's full size, on PyTorch's *meta device*: shapes
-# without memory. Parameters and floating point operations (**FLOP**) can be counted that way.
+# pooling* (`ppm`); for SF2's alignment the plain sum, the product (`multiply`) or the concatenation
+# (`concat`) of the two streams. We build all these networks at the paper's full size, on PyTorch's
+# *meta device*: shapes without memory. Parameters and floating point operations (**FLOP**) can be
+# counted that way.
 
 # %%
 from wsfcn.study.params import gflop, meta_network
@@ -495,7 +497,10 @@ draw.like_for_like(tables)
 # taps of the long strips see nothing but padding, so that 36 % of FCA's weights never train.
 #
 # `wsfcn.recipes.variants()` has them as named changes of a recipe, so that each can be tried like a
-# row of Table I. We have not measured them all, and say so rather than guess.
+# row of Table I. We have not measured them all, and say so rather than guess. In one thing our
+# small recipes leave the released code: there the batch norms of the context module keep their
+# initial statistics and so normalise nothing, here they use those of the batch
+# (`model.context_norms`).
 
 # %%
 gained = {row: round(v, 3) for row, v in summary["gain"].dropna().items()}
@@ -518,7 +523,7 @@ record("labels_given", {row: np.round(pair, 3) for row, pair in tables["here"].i
 # * An ablation exchanges one part and keeps the rest; its result is a *difference*, and belongs in
 #   the table with an interval.
 # * Over **seeds** the interval says whether the *method* gains; over **images** (paired bootstrap)
-#   whether *these two networks* differ. One training a row gives neither.
+#   whether *these two networks* differ. One training a row gives only the second.
 # * The smaller the gain, the more trainings it takes: four times as many for half of it.
 # * Between rows only the part may differ: no other protocol, no labels given to one side, no tuning
 #   for one side. Else the table measures the difference you did not mean to make.

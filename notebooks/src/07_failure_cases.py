@@ -74,7 +74,7 @@ draw.case_rows(cases[:3])
 # **Notice** that these three are not typical: they are the worst of all. *mIoU* of one image is
 # the mean over the classes that are in it or in its prediction, background included. The two
 # columns on the right are what this notebook adds: every wrong pixel has one of six colours, and
-# the text says what it stands for.
+# the text says what it stands for. (*Repaired*: the mIoU to be gained, see below.)
 #
 # ## 7.2 One cause for every wrong pixel
 #
@@ -87,14 +87,15 @@ rules = [f"| {cause} | {rule} |" for cause, rule in failures.CAUSES.items()]
 Markdown("\n".join(["| cause | what the wrong pixel is part of |", "| :-- | :-- |", *rules]))
 
 # %% [markdown]
-# Two things to keep in mind. The thresholds are ours; with others the counts change, the order of
-# the causes hardly. And the names are **suspicions**: "co-occurring background" means only that
-# background was given to a class of the image, far away from its outline. If a sofa claims the sky
-# around it, its usual company is hardly to blame; a picture cannot tell. Section 7.5 asks.
+# Two things to keep in mind. The thresholds are ours; with others the counts change. And the names
+# are **suspicions**: "co-occurring background" means only that background was given to a class of
+# the image, far away from its outline. If a sofa claims the sky around it, its usual company is
+# hardly to blame; a picture cannot tell. Section 7.5 asks.
 #
 # **What does a cause cost?** An image may suffer from several. To rank them we *repair*: set the
 # pixels of one cause right, leave all others wrong, and compute mIoU once more. The **main cause**
-# of an image is the one whose repair gains most. Here is the worst image of each.
+# of an image is the one whose repair gains most. Here are the worst images of each (none for a
+# cause that is nowhere the main one).
 
 # %%
 worst = {}
@@ -108,7 +109,7 @@ draw.case_rows([*worst.values()])
 # * A *missing class* and a *false class* are often two halves of one mistake: the network has seen
 #   the object and given it another name. Repairing either half helps.
 # * A *small object* costs its image as much as a large one. mIoU counts classes, not pixels.
-# * A *leaked boundary* rarely ruins an image. It just never goes away.
+# * A *leaked boundary* looks harmless beside the others. What do all of them cost together?
 #
 # ## 7.3 Count
 
@@ -118,10 +119,15 @@ draw.cause_bars(counts, len(cases))
 
 # %%
 total, most = counts["gain"].idxmax(), counts["% of wrong pixels"].idxmax()
+ranks = counts[["main cause", "% of wrong pixels", "gain"]].rank(ascending=False, method="min")
+ranks = ranks.astype(int)
+moved = (ranks.max(axis=1) - ranks.min(axis=1)).idxmax()
 Markdown(
     f"**Notice** that the three panels need not agree. Most wrong pixels belong to *{most}* "
     f"({counts.loc[most, '% of wrong pixels']:.0f} %); most mIoU, "
-    f"{counts.loc[total, 'gain']:.1f} points, would come from mending *{total}*. All "
+    f"{counts.loc[total, 'gain']:.1f} points, would come from mending *{total}*. And *{moved}* is "
+    f"number {ranks.loc[moved].iloc[0]} by images, {ranks.loc[moved].iloc[1]} by wrong pixels, "
+    f"{ranks.loc[moved].iloc[2]} by mIoU. All "
     f"{len(cases)} images together have {100 * failures.mean_iou(cases):.1f} % mIoU. The gains of "
     "the six do not add up to what is missing from 100 %: a class of which two things are wrong "
     "becomes right only when both are mended."
@@ -176,6 +182,10 @@ looks = {
 scenes_network = wsfcn.load("lite-scenes")
 seen = {look: failures.mine(scenes_network, *how) for look, how in looks.items()}
 
+# %% [markdown]
+# First the scenes to which size makes the greatest difference. Below each picture are the classes
+# that were found, and the mIoU of the image: who finds *nothing* still has the background right.
+
 # %%
 by_name = {look: {case.sample.id: case for case in found} for look, found in seen.items()}
 better = {n: case.iou - by_name["small"][n].iou for n, case in by_name["drawn large"].items()}
@@ -217,8 +227,7 @@ Markdown(
 )
 
 # %% [markdown]
-# This is why the paper looks at four scales at test time (`05_training`, section 5.7). Where the
-# scenes have no small objects, as there, it can help little.
+# This is what four scales at test time are for (`05_training`, section 5.7).
 #
 # ## 7.5 Co-occurrence: right for the wrong reason
 #
@@ -237,8 +246,8 @@ def company(case):
 
 
 blamed = counts.loc["co-occurring background", "main cause"]
-home = f"""And {np.mean([company(case) for case in cases]):.0%} of them have a class on its own
-ground, boats on water or trains on tracks: our grounds are mixed on purpose."""
+home = f"""And {100 * np.mean([company(case) for case in cases]):.0f} % of all have a class on its
+own ground, boats on water or trains on tracks: our grounds are mixed on purpose."""
 Markdown(f"In {blamed} of {len(cases)} images. {'' if photos else home}")
 
 # %% [markdown]
@@ -305,9 +314,8 @@ for case in judged[own, "elsewhere"]:
     for true, label in zip(case.truth[on], case.prediction[on], strict=True):
         swaps[case.classes[true - 1], case.place, case.classes[label - 1]] += 1
 named = 100 * false[True] / max(1, false.total())
-(thing, place, name), _ = (swaps or Counter([("nothing", "any", "something else")])).most_common(1)[
-    0
-]
+swaps = swaps or Counter([("nothing", "any", "something else")])
+thing, place, name = swaps.most_common(1)[0][0]
 grew = counts_of[own, "elsewhere"] - counts_of[own, "at home"]
 
 # %%
@@ -348,8 +356,8 @@ confessions = {
     "the reason: features at 1/8 of the input": f"enlarged pixels: {helped['grid']:+.0f} points; "
     f"large ones suffer by {helped['one size']:.0f} (7.4)",
     "legs of a chair, a tennis racket: thin parts": "see `03_sf2_semantic_flow`",
-    "takes tracks for train": f"main cause in {blamed} of {len(cases)} images; always at home, "
-    f"*{grew.idxmax()}* grows most (7.5)",
+    "takes tracks for train": f"main cause in {blamed} of {len(cases)} images; trained on own "
+    f"grounds, then moved: *{grew.idxmax()}* grows most (7.5)",
     "cure: causal intervention, left to future work": f"mixed grounds in training: {drop[mixed]}, "
     f"own ground: {drop[own]} (7.5)",
 }
@@ -380,8 +388,9 @@ record("standing", {cause: bool(stands) for cause, stands in standing.items()})
 # %% [markdown]
 # ## 7.7 The wall: look for yourself
 #
-# All causes, classes and sizes to choose from; arrows walk over the wall. Find an image whose cause
-# you would name differently: which threshold of section 7.2 would you change?
+# The worst images of every cause, 48 at most, by cause, class and size; arrows walk over the wall.
+# Find an image whose cause you would name differently: which threshold of section 7.2 would you
+# change?
 
 # %%
 from wsfcn.show.failure_browser import FailureBrowser
@@ -392,7 +401,7 @@ FailureBrowser(cases)
 # ## Recap
 # * A rule for every wrong pixel turns "it looks bad" into counts, and *repairing* turns counts into
 #   what they cost.
-# * Pixels, images and mIoU rank causes differently. Say which one you mean.
+# * Pixels, images and mIoU can rank causes differently. Say which one you mean.
 # * A cause is a suspicion until an experiment has removed it. Pair the scenes: the same object,
 #   one thing changed.
 # * Small objects can fail through the grid, the sizes of training, the class filter: three

@@ -48,6 +48,7 @@ def test_refinement_does_what_the_text_says(run, outputs):
     best = max(by_steps, key=by_steps.get)
     assert by_steps[best] > by_steps["0"] > 40 and by_steps["20"] <= by_steps[best]
     assert f"to {by_steps[best]:.0f} % after {best} steps" in told(outputs)
+    assert (f"and is {by_steps['20']:.0f} % after 20" in told(outputs)) == (best != "20")
     assert 0 < records["leak"]["ground"] < records["leak"]["object"] < 0.2
     mean, boundary = records["mean_iou"], records["boundary_iou"]
     assert 30 < mean["unrefined"] < mean[LARGE] < mean["dense CRF (torch)"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 
 import pytest
 from PIL import Image
@@ -42,6 +43,14 @@ def test_every_image_has_one_main_cause(done):
     assert min(records["gain_if_repaired"].values()) >= 0
     assert 0.2 < records["mean_iou"] < 0.8
     assert "no flip" in records["protocol"]
+
+
+def test_places_of_a_cause_are_those_of_the_counts(done, outputs):
+    pattern = r"\*([^*]+)\* is number (\d) by images, \d by wrong pixels, (\d) by mIoU"
+    cause, *places = re.search(pattern, told(outputs)).groups()
+    for name, place in zip(("main_cause", "gain_if_repaired"), map(int, places), strict=True):
+        values = done.records[name]
+        assert place == 1 + sum(value > values[cause] for value in values.values())
 
 
 def test_the_failure_of_small_objects_goes_with_their_size(done, outputs):
