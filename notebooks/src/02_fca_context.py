@@ -889,12 +889,12 @@ Markdown(
 )
 
 # %% [markdown]
-# **An experiment.** In one place our networks differ from the released code. There the batch norms
-# of ASPP and FCA keep the mean 0 and variance 1 they start with, so they normalise nothing; ours
-# use the statistics of the batch (`model.context_norms` in a recipe). Does that matter? In the
-# baseline fine detail comes from the skip, which is put *beside* the context, and one convolution
-# reads both. A context that is far louder could drown the detail. The package carries ASPP and FCA
-# trained either way, all else alike. How loud is each voice in what that convolution adds up?
+# **An experiment.** In the released code the batch norms of ASPP and FCA keep the mean 0 and
+# variance 1 they start with, so they normalise nothing; in our recipe they use the statistics of
+# the batch (`model.context_norms`). Does that matter? In the baseline fine detail comes from the
+# skip, which is put *beside* the context, and one convolution reads both. A context that is far
+# louder could drown the detail. The package carries ASPP and FCA trained either way, all else
+# alike. How loud is each voice in what that convolution adds up?
 
 
 # %%

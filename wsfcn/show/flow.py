@@ -104,7 +104,8 @@ def curves(panels: Mapping[str, pd.DataFrame]) -> ShownFigure:
         axes.legend(frameon=False, fontsize=9).set_visible(not alike)
         plain(axes)
         for name, values in table.items():
-            figure.alt += f"{title}, {name}: {values.iloc[0]:.3g} to {values.iloc[-1]:.3g}. "
+            first, last = values.bfill().iloc[0], values.ffill().iloc[-1]
+            figure.alt += f"{title}, {name}: {first:.3g} to {last:.3g}. "
     if alike:
         below: dict[str, Any] = {"loc": "outside lower center", "ncols": len(table.columns)}
         figure.legend(*axes.get_legend_handles_labels(), frameon=False, **below)
