@@ -1,7 +1,8 @@
 """The context modules that FCA is compared with (Table II), built to the published sizes.
 
 All take (B, C_in, h, w) to (B, width, h, w), end with BN, ReLU and dropout, and keep the initial
-statistics of their batch norms, as the baseline's ASPP does (but see `model.context_norms`). Stages: context.
+statistics of their batch norms, as the baseline's ASPP does, unless `model.context_norms` says
+otherwise. Stages: context.
 """
 
 from __future__ import annotations

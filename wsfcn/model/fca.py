@@ -69,9 +69,10 @@ class FCA(nn.Module):
     """Strips of several lengths, channel attention, embedding, and (unless MCLM only) the SRM.
 
     (B, C_in, h, w) -> (B, width, h, w) at the same resolution. Batch norms keep their initial
-    statistics (but see `model.context_norms`). The defaults are those of the released code: one channel attention serves every
-    branch, no ReLU after the embedding, a 3x3 SRM. `private_attention` gives each branch its own,
-    with a reduction by 4, which has as many weights for four branches; `embedding_relu` and
+    statistics unless `model.context_norms` says otherwise. The defaults are those of the released
+    code: one channel attention serves every branch, no ReLU after the embedding, a 3x3 SRM.
+    `private_attention` gives each branch its own, with a reduction by 4, which has as many weights
+    for four branches; `embedding_relu` and
     `srm_kernel` = 7 are what the paper's text and CBAM have.
     Stages: strips (B, branches, width, h, w), channel_attention (B, branches, width),
     embedding, spatial_attention (B, 1, h, w), context.
