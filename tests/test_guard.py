@@ -11,6 +11,7 @@ import wsfcn.features
 import wsfcn.guard
 import wsfcn.train
 from wsfcn import recipes
+from wsfcn.batches import epoch_order
 from wsfcn.guard import KEPT, replay
 from wsfcn.train import train
 from wsfcn.weights import read_safetensors
@@ -156,7 +157,7 @@ def test_a_kept_batch_is_replayed_to_the_same_losses(
     assert again["largest_gradient"] / 3 == pytest.approx(counted[6], rel=1e-4)
     header = read_safetensors(path)[1]
     assert (header["seed"], header["epoch"], header["step"]) == (0, 1, 2)
-    order = wsfcn.train.epoch_order(24, 0, 1)[12:18].tolist()
+    order = epoch_order(24, 0, 1)[12:18].tolist()
     assert header["rows"] == order
     assert header["ids"] == [f"train-0-{row:06d}" for row in order]
 

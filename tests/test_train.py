@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from wsfcn import recipes
+from wsfcn.batches import epoch_order
 from wsfcn.build import build_model, load
 from wsfcn.data import build as build_data
 from wsfcn.data.transforms import augment, rng, to_tensor
 from wsfcn.evaluate import Score
 from wsfcn.features import Views, cache_folder, cached_features
 from wsfcn.model.backbone import Features
-from wsfcn.train import epoch_order, losses, parameter_groups, train
+from wsfcn.train import losses, parameter_groups, train
 
 SMOKE = recipes.smoke_scenes().change(
     {

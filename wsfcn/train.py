@@ -24,7 +24,6 @@ from tqdm.auto import tqdm
 from . import build
 from .allocation import keep_freed_memory
 from .batches import batches
-from .batches import epoch_order as epoch_order
 from .data import build as build_data
 from .data import fingerprint, scored
 from .data.sample import Dataset
