@@ -295,8 +295,15 @@ def worker(name: str, seeds: range, folder: Path) -> None:
         except Exception as error:
             outcome = f"{type(error).__name__}: {error!s:.300}"
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-        print(json.dumps({"outcome": outcome, "seconds": seconds, "peak": peak}), flush=True)
+        print(json.dumps({"outcome": outcome, "seconds": seconds, "peak": _peak()}), flush=True)
+
+
+def _peak() -> int:
+    """The most memory that this process has held, bytes."""
+    if sys.platform == "linux":  # getrusage counts what the parent held when it forked
+        with open("/proc/self/status") as file:
+            return next(int(s.split()[1]) << 10 for s in file if s.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class Result(NamedTuple):

@@ -64,7 +64,7 @@ def torchrun(folder: Path, recipe: recipes.Recipe, before: str = "", resume: boo
     """Train on two processes, `before` being run first in each; what they printed."""
     script = folder.with_suffix(".py")
     script.write_text(
-        "import sys, torch\n"
+        "import os, sys, torch\n"
         "from wsfcn import recipes\n"
         f"{before}\n"
         "from wsfcn.train import train\n"
@@ -72,6 +72,7 @@ def torchrun(folder: Path, recipe: recipes.Recipe, before: str = "", resume: boo
         f"recipe = recipes.Recipe.model_validate_json({recipe.model_dump_json()!r})\n"
         f"result = train(recipe, sys.argv[1], monitor=2, progress=False, resume={resume})\n"
         "print('SCORE', result.score.images, result.score.mean_iou, flush=True)\n"
+        "os._exit(0)\n"  # as `wsfcn train` does
     )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -222,7 +223,7 @@ def train(*rest, **named):
         usual(*rest, **named, on_step=hook)
     except KeyboardInterrupt as error:
         print(error, flush=True)
-        sys.exit()
+        os._exit(0)
 module.train = train
 """
     said = torchrun(tmp_path / "cut", recipe, stop)

@@ -62,7 +62,10 @@ def train(argv: list[str]) -> int:
             raise ValueError(f"--data: {recipe.name} draws its images; photos need lite_folder")
         recipe = recipe.change({"data.root": str(given.data)})
     folder = check_output_folder(given.out or Path("runs") / recipe.name.replace("/", "-"))
+    from .allocation import keep_freed_memory
     from .train import train as run_training
+
+    keep_freed_memory()
 
     options = {name: getattr(given, name) for name in ("resume", "every", "keep", "bad")}
     print(run_training(recipe, folder, **options).score)
@@ -271,6 +274,17 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code. WSFCN_DEBUG=1 shows the traceback of an error."""
+    code = _main(argv)
+    group = sys.modules.get("torch.distributed")
+    if group is not None and group.is_available() and group.is_initialized():
+        # Tearing gloo down aborts a process now and then, or lets it wait for ever.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: wsfcn COMMAND ...    (wsfcn COMMAND --help lists its flags)\n")

@@ -7,11 +7,10 @@ refined by PAMR, become pseudo labels for the mask loss.
 from __future__ import annotations
 
 import os
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import build
-from .allocation import keep_freed_memory
 from .batches import batches
 from .data import build as build_data
 from .data import fingerprint, scored
@@ -150,9 +148,8 @@ def train(
     Raises FileExistsError where the folder holds a run and resume is False, and RunError where it
     holds a run of another recipe or of data that have changed, or another process trains in it.
     """
-    given, fabric = fabric is not None, fabric or new_fabric(recipe.train.precision)
+    fabric = fabric or new_fabric(recipe.train.precision)
     fabric.launch()
-    keep_freed_memory()
     train_data, val_data = datasets or build_data(recipe.data)
     val_data = scored(val_data)
     if not len(val_data):
@@ -170,7 +167,7 @@ def train(
     with fabric.rank_zero_first():
         run = RunFolder(Path(folder), recipe, resume, fabric.is_global_zero, keep)
     hint = f"go on with: wsfcn train --resume {folder}"
-    with run, _group(not given), Stop(hint) as stop:
+    with run, Stop(hint) as stop:
         torch.manual_seed(recipe.train.seed)
         network = build.build_model(recipe, train_data.classes)
         if run.finished:
@@ -292,17 +289,6 @@ def train(
         if writer is not None:
             writer.close()
         return TrainingResult(final, run.folder, state.rows, score)
-
-
-@contextmanager
-def _group(own: bool) -> Iterator[None]:
-    """Ends the group of processes where it is our own: exiting in it, one aborts another."""
-    try:
-        yield
-    finally:
-        stopped = isinstance(sys.exception(), Exception)  # then the others may wait for us
-        if own and torch.distributed.is_initialized() and not stopped:
-            torch.distributed.destroy_process_group()
 
 
 def _checkpoint(run: RunFolder, state: State, guard: Guard, step: int) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..allocation import keep_freed_memory
 from ..data import build as build_data
 from ..data.artwork import credit_lines
 from ..files import check_output_folder
@@ -131,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="runs/course", help="output folder")
     parser.add_argument("--profile", default="laptop", choices=("smoke", "laptop"))
     options = parser.parse_args(arguments)
+    keep_freed_memory()
     course(options.out, options.profile)
     return 0
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..allocation import keep_freed_memory
 from .experiments import Run
 from .kernel import variables
 from .provenance import provenance
@@ -196,6 +197,7 @@ def _leave_with_parent() -> None:
 
 def main() -> int:
     """What the process of a run does."""
+    keep_freed_memory()
     payload = json.loads(sys.stdin.readline())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     answer = os.fdopen(os.dup(1), "w")
