@@ -26,13 +26,15 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 class Batch(NamedTuple):
     """inputs: normalised images (B, 3, H, W), or cached Features; image in [0, 1] for PAMR.
 
-    rows: the places of the images in the data set.
+    rows: the places of the images in the data set. masks: the true ones (B, crop, crop) uint8,
+    where they teach.
     """
 
     inputs: Tensor | Features
     image: Tensor
     labels: Tensor
     rows: np.ndarray
+    masks: Tensor | None = None
 
     def forward(self, wrapped: torch.nn.Module, crop: int) -> Output:
         """What a network, as Fabric has wrapped it, makes of the inputs."""
@@ -59,19 +61,23 @@ def batches(
     steps = len(order) // settings.batch_size
     rows = order[: steps * settings.batch_size].reshape(steps * settings.accumulate, world, -1)
     rows = rows[start * settings.accumulate :, rank]
+    taught = recipe.weak.supervision == "masks"
     if cache is not None:
         view = epoch % settings.views
+        drawn = Views(data, recipe.augment, recipe.data.seed, view, masks=True)
         for row in rows:
             found = fabric.to_device(cache.batch(view, row))
-            yield Batch(Features(found.low, found.high), found.image, found.labels, row)
+            masks = cache.masks(drawn, row) if taught else None
+            features = Features(found.low, found.high)
+            yield Batch(features, found.image, found.labels, row, fabric.to_device(masks))
         return
     loader = torch.utils.data.DataLoader(
-        Views(data, recipe.augment, settings.seed, epoch),
+        Views(data, recipe.augment, settings.seed, epoch, masks=taught),
         batch_sampler=rows.tolist(),
         num_workers=settings.workers,
         generator=torch.Generator(),  # or the loader draws from the one that dropout and gate use
         worker_init_fn=stop.ignore,
     )
-    for row, (images, labels) in zip(rows, loader, strict=True):
-        images, labels = fabric.to_device((images, labels))
-        yield Batch(model.normalise(images), images, labels, row)
+    for row, item in zip(rows, loader, strict=True):
+        images, labels, *masks = fabric.to_device(item)
+        yield Batch(model.normalise(images), images, labels, row, *masks)

@@ -12,22 +12,25 @@ import json
 import os
 import time
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
-from .data.sample import Dataset
+from .data.sample import DataError, Dataset
 from .data.transforms import augment, rng, to_tensor
 from .files import PART, check_output_folder, replacing
+from .model.backbone import Features
 from .model.layers import resize
-from .model.network import Network
+from .model.network import Network, Output
 from .recipes import Augment, Recipe
 from .stop import ignore
+from .weights import read_safetensors, write_safetensors
 
 FORMAT = 2
 SECONDS = 10  # of work that a stop may cost
@@ -42,19 +45,27 @@ def cache_folder() -> Path:
 class Views(TorchDataset):
     """Augmented views of a data set: view v of image i depends on (seed, v, i) alone.
 
-    Items are (image (3, crop, crop) in [0, 1], labels (K,)).
+    Items are (image (3, crop, crop) in [0, 1], labels (K,)), and with masks=True the true mask
+    (crop, crop) uint8 as well.
     """
 
-    def __init__(self, dataset: Dataset, settings: Augment, seed: int, view: int) -> None:
+    def __init__(
+        self, dataset: Dataset, settings: Augment, seed: int, view: int, masks: bool = False
+    ) -> None:
         self.dataset, self.settings, self.seed, self.view = dataset, settings, seed, view
+        self.masks = masks
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         sample = self.dataset[index]
-        image, _ = augment(sample.image, self.settings, rng(self.seed, self.view, index))
-        return to_tensor(image), torch.from_numpy(sample.labels)
+        if self.masks and sample.mask is None:
+            raise DataError(f"{sample.id}: has no mask, which weak.supervision = masks needs")
+        mask = sample.mask if self.masks else None
+        image, mask = augment(sample.image, self.settings, rng(self.seed, self.view, index), mask)
+        item = to_tensor(image), torch.from_numpy(sample.labels)
+        return item if mask is None else (*item, torch.from_numpy(mask))
 
 
 class FeatureBatch(NamedTuple):
@@ -73,6 +84,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
+        self._masks: dict[tuple[int, int], Tensor] = {}
         self.arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.NAMES]
 
     def batch(self, view: int, indices: np.ndarray) -> FeatureBatch:
@@ -84,6 +96,14 @@ class FeatureCache:
         # Maps are stored channels last, the layout that convolutions on a CPU want.
         low, high, image = (t.permute(0, 3, 1, 2) for t in (low, high, image))
         return FeatureBatch(low, high, image, labels)
+
+    def masks(self, views: Views, rows: np.ndarray) -> Tensor:
+        """The true masks (B, crop, crop) of the same view, each drawn once a training."""
+        keys = [(views.view, row) for row in rows.tolist()]
+        for view, row in keys:
+            if (view, row) not in self._masks:
+                self._masks[view, row] = views[row][2]
+        return torch.stack([self._masks[key] for key in keys])
 
 
 def _key(recipe: Recipe, dataset: Dataset) -> str:
@@ -125,6 +145,51 @@ def cached_features(
                 part.rename(folder)
             lock.unlink(missing_ok=True)
     return FeatureCache(folder, len(dataset))
+
+
+class Remembered(nn.Module):
+    """A network whose frozen stages keep on disk what they make of an image.
+
+    What is scored after every epoch, and by every row of a table, goes through them once. Images
+    and stages are told by their content, so that no one has to say which belong together. For a
+    CPU: a GPU computes faster than it reads.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.classes, self.recipe = network.classes, network.recipe
+        stages = network.backbone.stages()[: network.backbone.frozen]
+        state = nn.ModuleList(chain(*stages)).state_dict().values()
+        told = hashlib.sha256(repr(network.backbone).encode())
+        for tensor in state:
+            told.update(tensor.cpu().numpy().tobytes())
+        self.folder = cache_folder() / "stems" / told.hexdigest()[:16]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """As the network's."""
+        return self.network.normalise(images)
+
+    def forward(self, images: Tensor) -> Output:
+        """As the network's, without intermediate maps."""
+        if images.device.type != "cpu":
+            return self.network(images)
+        stems = [self._stem(image[None]) for image in images]
+        stem = Features(*(torch.cat(maps) for maps in zip(*stems, strict=True)))
+        return self.network.finish(stem, images.shape[-2:])
+
+    def _stem(self, image: Tensor) -> Features:
+        key = hashlib.sha256(repr(image.shape).encode() + image.numpy().tobytes()).hexdigest()
+        path = self.folder / f"{key[:32]}.safetensors"
+        if path.exists():
+            kept, _ = read_safetensors(path)
+        else:
+            stem = self.network.backbone.stem(image.contiguous(memory_format=torch.channels_last))
+            kept = stem._asdict()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_safetensors(path, kept, {})
+        layout = {"memory_format": torch.channels_last}
+        return Features(*(kept[name].contiguous(**layout) for name in Features._fields))
 
 
 @torch.inference_mode()

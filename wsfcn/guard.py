@@ -169,6 +169,7 @@ class Guard:
         for number, (batch, states) in enumerate(watched.passes):
             low, high = batch.inputs if isinstance(batch.inputs, Features) else (batch.inputs, None)
             parts = {"inputs": low, "high": high, "image": batch.image, "labels": batch.labels}
+            parts["masks"] = batch.masks
             parts |= {f"random.{kind}": state for kind, state in states.items()}
             tensors |= {f"{number}.{k}": v for k, v in parts.items() if v is not None}
         recipe, rows = self.network.recipe, np.concatenate([p.batch.rows for p in watched.passes])
@@ -210,10 +211,12 @@ def replay(path: str | Path) -> dict[str, float]:
             torch.cuda.set_rng_state(part["random.cuda"], fabric.device)
         part = {k: fabric.to_device(v) for k, v in part.items()}
         inputs = Features(part["inputs"], part["high"]) if "high" in part else part["inputs"]
-        batch = Batch(inputs, part["image"], part["labels"], np.array(header["rows"]))
+        rows = np.array(header["rows"])
+        batch = Batch(inputs, part["image"], part["labels"], rows, part.get("masks"))
         warm_up = header["epoch"] < recipe.train.warmup_epochs
         output = batch.forward(wrapped, recipe.augment.crop)
-        lost = losses(output, batch.image, batch.labels, recipe.weak, warm_up=warm_up)
+        taught = {"warm_up": warm_up, "masks": batch.masks}
+        lost = losses(output, batch.image, batch.labels, recipe.weak, **taught)
         fabric.backward(lost.classification + recipe.weak.mask_weight * lost.mask)
         found += torch.stack([lost.classification, lost.mask]).detach().cpu()
     gradients = [p.grad for p in network.parameters() if p.grad is not None]

@@ -76,7 +76,7 @@ def _argmax(masks: Tensor) -> NDArray[np.uint8]:
 
 def _crf_problem(masks: NDArray[np.float32], image: NDArray[np.uint8], kind: str) -> crf.Problem:
     """Of an image (H, W, 3), which the CRF sees at most CRF_LONGEST long."""
-    small = _shrunk(image, CRF_LONGEST)
+    small = shrunk(image, CRF_LONGEST)
     full = F.interpolate(torch.from_numpy(masks)[None], small.shape[:2], mode="bilinear")[0]
     return crf.problem_of(small, full.numpy(), kind)
 
@@ -176,7 +176,7 @@ def predict(
     results: dict[int, Segmentation] = {}
     with _evaluating(model), torch.inference_mode():
         for group in _groups(images, size, protocol, batch_size):
-            batch = torch.stack([to_tensor(_shrunk(images[i], size)) for i in group]).to(device)
+            batch = torch.stack([to_tensor(shrunk(images[i], size)) for i in group]).to(device)
             known = None if given is None else torch.from_numpy(given[group]).to(device)
             merged = merge_scales(model, batch, protocol, known)
             if not merged.masks.isfinite().all():
@@ -253,7 +253,8 @@ def _working_shape(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
     return max(1, round(ratio * shape[0])), max(1, round(ratio * shape[1]))
 
 
-def _shrunk(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+def shrunk(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """The image with at most so many px on its longest side."""
     height, width = _working_shape(image.shape, longest)
     return image if (height, width) == image.shape[:2] else resized(image, height, width)
 

@@ -45,6 +45,9 @@ class Data(Settings):
     val_split: str = Field("val", description="list of validation images")
     labels: Literal["masks", "xml", "csv"] = Field("masks", description="source of image labels")
     classes: tuple[str, ...] = Field((), description="foreground classes; empty: all of the data")
+    others: Literal["ignore", "background"] = Field(
+        "ignore", description="what masks say of the classes that were not chosen"
+    )
     train: int = Field(2240, ge=0, description="scenes to draw; of photos at most so many, 0: all")
     val: int = Field(300, ge=0, description="as train, for validation")
     label_noise: Fraction = Field(0.0, description="share of the training labels made wrong")
@@ -134,6 +137,9 @@ class Model(Settings):
 class Weak(Settings):
     """From image labels to masks: pooling, refinement, pseudo labels, losses."""
 
+    supervision: Literal["labels", "masks"] = Field(
+        "labels", description="masks: the true ones teach, from the first step; the ceiling"
+    )
     focal_power: float = Field(3.0, ge=0, description="p of the size penalty")
     focal_floor: float = Field(0.01, gt=0, le=1, description="lambda of the size penalty")
     pamr_iterations: int = Field(10, ge=0, le=100)

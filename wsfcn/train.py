@@ -26,7 +26,7 @@ from .data import build as build_data
 from .data import fingerprint, scored
 from .data.sample import Dataset
 from .evaluate import Score, evaluate
-from .features import cached_features
+from .features import Remembered, cached_features
 from .guard import Guard
 from .model.layers import sync_batch_norms
 from .model.network import Network, Output
@@ -34,7 +34,7 @@ from .recipes import Recipe, Train, Weak
 from .runs import RunFolder, circumstances
 from .state import Average, Losses, State
 from .stop import Stop
-from .weak.losses import gate_open, mask_loss
+from .weak.losses import gate_open, mask_loss, true_mask_loss
 from .weak.pamr import PAMR
 from .weak.pseudo import pseudo_labels, refine
 from .weak.scores import classification_loss
@@ -42,12 +42,25 @@ from .weak.scores import classification_loss
 SECONDS = 300  # between checkpoints, at most
 
 
-def losses(output: Output, image: Tensor, labels: Tensor, weak: Weak, *, warm_up: bool) -> Losses:
+def losses(
+    output: Output,
+    image: Tensor,
+    labels: Tensor,
+    weak: Weak,
+    *,
+    warm_up: bool,
+    masks: Tensor | None = None,
+) -> Losses:
     """Classification loss, and after the warm-up the mask loss against PAMR's pseudo labels.
 
-    image: (B, 3, h, w) in [0, 1], any size; labels: (B, K).
+    image: (B, 3, h, w) in [0, 1], any size; labels: (B, K). masks: the true ones (B, H, W), of
+    weak.supervision = "masks": they teach instead of pseudo labels, in the warm-up too.
     """
     classification = classification_loss(output.scores, labels)
+    if masks is not None:
+        height, width = (side // weak.label_stride for side in output.size)
+        mask = true_mask_loss(output.logits.float(), masks, (height, width))
+        return Losses(classification, mask, mask.new_ones(()))
     if warm_up:
         zero = classification.new_zeros(())
         return Losses(classification, zero, zero)
@@ -200,6 +213,7 @@ def train(
         if found is not None:
             state.unpack(found[1], found[2], str(found[0]))
             del found
+        scorer = Remembered(average.network) if cache else average.network
         steps, parts = len(train_data) // recipe.train.batch_size, recipe.train.accumulate
         total = steps * recipe.train.epochs
         if fabric.is_global_zero:
@@ -227,7 +241,14 @@ def train(
                 guard.watch(batch)
                 output = batch.forward(wrapped, recipe.augment.crop)
                 warm_up = epoch < recipe.train.warmup_epochs
-                lost = losses(output, batch.image, batch.labels, recipe.weak, warm_up=warm_up)
+                lost = losses(
+                    output,
+                    batch.image,
+                    batch.labels,
+                    recipe.weak,
+                    warm_up=warm_up,
+                    masks=batch.masks,
+                )
                 loss = lost.classification + recipe.weak.mask_weight * lost.mask
                 last = number % parts == parts - 1
                 with fabric.no_backward_sync(wrapped, enabled=not last):
@@ -268,7 +289,7 @@ def train(
             row = {"epoch": epoch + 1, "seconds": round(time.perf_counter() - started, 2)}
             if monitor:
                 quick = recipe.protocol.change({"name": "monitor", "flip": False, "scales": (1.0,)})
-                score = evaluate(average.network, val_data, quick, limit=monitor, progress=False)
+                score = evaluate(scorer, val_data, quick, limit=monitor, progress=False)
                 row |= {"mean_iou": score.mean_iou, "pixel_accuracy": score.pixel_accuracy}
                 if score.mean_iou > state.best:
                     state.best = score.mean_iou
@@ -284,7 +305,7 @@ def train(
                 stop.leave(f"stopped after step {state.epoch * steps} of {total}, nothing is lost")
         stop.waits = False
         final = average.network.eval()
-        score = evaluate(final, val_data, recipe.protocol, progress=progress)
+        score = evaluate(scorer, val_data, recipe.protocol, progress=progress)
         run.finish(final, score)
         if writer is not None:
             writer.close()

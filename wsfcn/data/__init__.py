@@ -36,7 +36,8 @@ def _split(data: Data, part: str) -> Dataset:
         raise DataError(
             f"data.root: kind {data.kind!r} needs the folder of its photos (--data DIR)"
         )
-    return KINDS[data.kind](data.root, split, labels=data.labels, classes=data.classes, limit=count)
+    chosen = {"labels": data.labels, "classes": data.classes, "others": data.others}
+    return KINDS[data.kind](data.root, split, **chosen, limit=count)
 
 
 def scored(data: Dataset) -> Dataset:

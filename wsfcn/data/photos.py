@@ -18,6 +18,7 @@ from .labels import LARGEST, LabelError, Row, check_known, read_rows, refuse
 from .sample import IGNORE, DataError, Sample, check_size
 
 Labels = Literal["masks", "xml", "csv"]
+Others = Literal["ignore", "background"]
 
 
 class Photos(ABC):
@@ -25,8 +26,9 @@ class Photos(ABC):
 
     origin: the list that names the photos, for messages. known: the classes that masks count,
     from 1. labels: where image labels come from. classes: a choice of the known ones in any
-    order; pixels of the others become 255. limit: at most so many photos, spread evenly over the
-    list; 0: all. Raises DataError for an empty list, a name twice, a class that is not known.
+    order; pixels of the others become 255, or 0 with others="background". limit: at most so many
+    photos, spread evenly over the list; 0: all. Raises DataError for an empty list, a name twice,
+    a class that is not known.
     """
 
     upright = False  # whether photos are turned as their EXIF data say
@@ -41,6 +43,7 @@ class Photos(ABC):
         *,
         labels: Labels = "masks",
         classes: Sequence[str] = (),
+        others: Others = "ignore",
         limit: int = 0,
     ) -> None:
         if not names:
@@ -55,6 +58,8 @@ class Photos(ABC):
         self.names = [names[place * len(names) // count] for place in range(count)]
         self.classes = tuple(classes) or self.known
         self._table = np.full(256, IGNORE, np.uint8)  # what a value of a mask becomes
+        if others == "background":
+            self._table[: len(self.known) + 1] = 0
         for new, old in enumerate((0, *(self.known.index(name) + 1 for name in self.classes))):
             self._table[old] = new
         self._sources = [origin]  # files that say something about all photos

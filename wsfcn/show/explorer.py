@@ -27,7 +27,7 @@ from ..data.transforms import to_tensor
 from ..model.decoder import with_background
 from ..model.layers import resize
 from ..model.network import Network
-from ..predict import _evaluating, _shrunk, working_size
+from ..predict import _evaluating, shrunk, working_size
 from ..settings import Settings
 from ..weak.crf import dense_crf
 from ..weak.pamr import DILATIONS, PAMR
@@ -221,9 +221,9 @@ def explore(
 
 
 def _picture(network: Network, sample: Sample, longest: int, cams: Any, crf: bool) -> Picture:
-    image = _shrunk(sample.image, SHOWN)
+    image = shrunk(sample.image, SHOWN)
     height, width = image.shape[:2]
-    pixels = to_tensor(_shrunk(image, longest))[None].to(network.device)
+    pixels = to_tensor(shrunk(image, longest))[None].to(network.device)
     with torch.enable_grad():
         output = network(network.normalise(pixels).requires_grad_(), stages=True)
         scores = output.scores[0].sigmoid().detach().cpu().numpy()

@@ -8,7 +8,9 @@ against the exact masks. That choice needs masks, so it flatters the CAM.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 import numpy as np
 import torch
@@ -17,12 +19,14 @@ from torch import Tensor, nn
 
 from ..build import build_model
 from ..data import build as build_data
-from ..data.sample import Dataset
+from ..data import scored
+from ..data.sample import Dataset, Sample
 from ..data.transforms import to_tensor
 from ..evaluate import ConfusionMatrix
 from ..features import cache_folder, cached_features
 from ..model.backbone import Features
 from ..model.network import Network
+from ..predict import shrunk, working_size
 from ..recipes import Recipe
 from ..weak.cam import cam_to_labels, class_activation_maps
 from ..weights import read_safetensors, write_safetensors
@@ -72,6 +76,7 @@ def cam_floor(recipe: Recipe, *, epochs: int = 40, progress: bool = True) -> Cam
         curves = {name: tuple(values) for name, values in header["curves"].items()}
         return CamFloor(build_model(recipe).eval(), classifier, curves)
     train, val = build_data(recipe.data)
+    val = scored(val)
     torch.manual_seed(recipe.train.seed)
     network = build_model(recipe, train.classes).eval()
     pooled, labels = _pooled(network, recipe, train, progress)
@@ -79,9 +84,10 @@ def cam_floor(recipe: Recipe, *, epochs: int = 40, progress: bool = True) -> Cam
     floor = CamFloor(network, classifier, {})
     names = ("class filter", "image labels given")
     matrices = {n: [ConfusionMatrix(len(val.classes) + 1) for _ in THRESHOLDS] for n in names}
-    for start in range(0, len(val), 16):
-        samples = [val[i] for i in range(start, min(start + 16, len(val)))]
-        cams, probabilities = floor.maps(torch.stack([to_tensor(s.image) for s in samples]))
+    size = working_size(network, None)
+    for samples in _alike(val, 16):
+        images = torch.stack([to_tensor(shrunk(s.image, size)) for s in samples])
+        cams, probabilities = floor.maps(images)
         given = torch.stack([torch.from_numpy(s.labels) for s in samples])
         truth = np.stack([s.mask for s in samples if s.mask is not None])
         for name, kept in zip(names, (probabilities > 0.5, given > 0), strict=True):
@@ -91,6 +97,14 @@ def cam_floor(recipe: Recipe, *, epochs: int = 40, progress: bool = True) -> Cam
     floor.curves.update({n: tuple(m.mean_iou for m in row) for n, row in matrices.items()})
     write_safetensors(path, classifier.state_dict(), {"curves": floor.curves})
     return floor
+
+
+def _alike(data: Dataset, most: int) -> Iterator[list[Sample]]:
+    """Samples of equal size that follow one another, at most so many at a time."""
+    samples = (data[index] for index in range(len(data)))
+    for _, same in groupby(samples, key=lambda sample: sample.image.shape):
+        while batch := list(islice(same, most)):
+            yield batch
 
 
 @torch.inference_mode()

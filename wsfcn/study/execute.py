@@ -58,6 +58,7 @@ def _training(run: Run) -> Json:
     import torch
 
     from ..data import build_split
+    from ..features import Remembered
     from ..model.network import count_parameters
     from .cam_floor import cam_floor
     from .measures import measure
@@ -70,8 +71,9 @@ def _training(run: Run) -> Json:
     result = trained(recipe, progress=False)
     model = result.model.to("cuda" if torch.cuda.is_available() else "cpu")
     started = time.perf_counter()
+    scorer = Remembered(model) if recipe.train.views else model
     scores = {
-        name: measure(model, scoring.data_of(recipe), scoring.protocol_of(recipe))
+        name: measure(scorer, scoring.data_of(recipe), scoring.protocol_of(recipe))
         for name, scoring in run.scores.items()
     }
     training = sum(row.get("seconds", 0) for row in result.rows)

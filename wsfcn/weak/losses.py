@@ -46,6 +46,21 @@ def mask_loss(logits: Tensor, pseudo: Tensor, labels: Tensor) -> Tensor:
     return weighted.mean(1).where(_is_open(counts, labels), 0)
 
 
+def true_mask_loss(logits: Tensor, masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cross-entropy against true masks, the mean over known pixels: full supervision.
+
+    logits: (B, K+1, h, w); masks: (B, H, W) uint8 with 255 where nothing is known. Both are taken
+    to `size` with corners aligned, the masks by their nearest pixels. Returns a scalar.
+    """
+    rows, columns = (
+        torch.linspace(0, whole - 1, part, device=masks.device).round().long()
+        for whole, part in zip(masks.shape[1:], size, strict=True)
+    )
+    target = masks[:, rows[:, None], columns].long()
+    entropy = F.cross_entropy(resize(logits, size), target, ignore_index=IGNORE, reduction="sum")
+    return entropy / (target != IGNORE).sum().clamp(min=1)
+
+
 def gate_open(pseudo: Tensor, labels: Tensor) -> Tensor:
     """Which images may teach: bool (B,).
 
