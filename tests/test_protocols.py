@@ -41,6 +41,7 @@ def test_every_setting_that_matters_is_told():
         {"image_labels": True},
         {"background": "constant"},
         {"background": "constant", "background_value": 0.5},
+        {"pamr": 10},
         {"crf": "wsfcn"},
         {"crf": "wsfcn", "crf_code": "torch"},
         {"crf": "baseline"},

@@ -14,8 +14,8 @@ from wsfcn.batches import epoch_order
 from wsfcn.build import build_model, load
 from wsfcn.data import build as build_data
 from wsfcn.data.transforms import augment, rng, to_tensor
-from wsfcn.evaluate import Score
-from wsfcn.features import Views, cache_folder, cached_features
+from wsfcn.evaluate import Score, evaluate
+from wsfcn.features import Remembered, Views, cache_folder, cached_features
 from wsfcn.model.backbone import Features
 from wsfcn.train import losses, parameter_groups, train
 
@@ -215,6 +215,22 @@ def test_two_processes_that_want_the_same_features_compute_them_once(tmp_path, m
     assert sorted(seen) == list(range(24))
 
 
+def test_frozen_stages_that_remember_change_no_score(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSFCN_CACHE", str(tmp_path))
+    model, val = build_model(SMOKE).eval(), build_data(SMOKE.data)[1]
+    expected = evaluate(model, val, progress=False).confusion
+    first = evaluate(Remembered(model), val, progress=False)
+    seen = []
+    monkeypatch.setattr(model.backbone, "stem", seen.append)
+    again = evaluate(Remembered(model), val, progress=False)
+    assert expected == first.confusion == again.confusion and not seen
+    other = build_model(SMOKE.change({"model.frozen": 5}))
+    assert Remembered(other).folder != Remembered(model).folder
+    assert Remembered(build_model(SMOKE.change({"model.context": "aspp"}))).folder == (
+        Remembered(model).folder
+    )
+
+
 def test_seeds_and_rows_share_cached_features_but_data_do_not():
     def folders():
         return {p.name for p in (cache_folder() / "features").iterdir()}
@@ -244,6 +260,23 @@ def test_training_without_a_cache_and_with_worker_processes_is_the_same(tmp_path
     workers = run(tmp_path / "workers", recipe.change({"train.workers": 2}))
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(tensor, workers.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_true_masks_teach_from_the_first_step(tmp_path, views):
+    recipe = SMOKE.change({"weak.supervision": "masks", "train.views": views})
+    result = run(tmp_path / "run", recipe)
+    steps = [row for row in result.rows if "step" in row]
+    assert all(row["mask_loss"] > 0 and row["gate_open"] == 1 for row in steps)
+    assert steps[-1]["mask_loss"] < steps[0]["mask_loss"]
+
+
+def test_masks_are_drawn_with_their_images():
+    data = build_data(SMOKE.data)[0]
+    image, _, mask = Views(data, SMOKE.augment, 0, 0, masks=True)[3]
+    assert torch.equal(image, Views(data, SMOKE.augment, 0, 0)[3][0])
+    _, exact = augment(data[3].image, SMOKE.augment, rng(0, 0, 3), data[3].mask)
+    assert np.array_equal(mask.numpy(), exact) and mask.shape == image.shape[1:]
 
 
 def test_without_averaging_the_last_weights_are_the_result(tmp_path):

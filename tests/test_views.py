@@ -14,6 +14,7 @@ from wsfcn.predict import predict
 from wsfcn.protocols import Protocol, padded, paper
 from wsfcn.settings import SettingsError
 from wsfcn.views import merge_scales
+from wsfcn.weak import PAMR
 
 MEAN, STD = 127 / 255, 128 / 255  # of the backbone of the tiny network
 
@@ -173,3 +174,16 @@ def test_photos_of_one_size_share_passes_wherever_they_stand(toy_network):
         assert one.image is image
         [alone] = predict(toy_network(), [image], Protocol(flip=False))
         np.testing.assert_array_equal(one.labels, alone.labels)
+
+
+def test_pamr_refines_the_merged_masks_of_the_classes_that_are_kept(network):
+    images = torch.from_numpy(photo(48, 64).copy()).permute(2, 0, 1)[None] / 255
+    labels = F.one_hot(torch.tensor([0]), len(network.classes)).float()
+    protocol = Protocol(image_labels=True, background="constant", background_value=0.3)
+    with torch.no_grad():
+        plain = merge_scales(network, images, Protocol(image_labels=True), labels).masks
+        found = merge_scales(network, images, protocol.change({"pamr": 4}), labels).masks
+        expected = PAMR(4)(images, plain[:, 1:2])
+    assert torch.allclose(found[:, 1:2], expected, atol=1e-5)
+    assert (found[:, 0] == 0.3).all() and not found[:, 2:].any()
+    assert not torch.allclose(expected, plain[:, 1:2], atol=1e-3)

@@ -35,6 +35,7 @@ class ProtocolFlags:
     background: Literal["softmax", "constant", "power"] | None = None
     """Background map: the network's own, a constant, or the network's to a power."""
     background_value: float | None = None  # The constant or the power
+    pamr: int | None = None  # Iterations of PAMR on the masks, 0 for none
     crf: Literal["none", "wsfcn", "baseline"] | None = None
     """Fully connected CRF, as the released WS-FCN or the released baseline sets it."""
     crf_code: Literal["auto", "pydensecrf", "torch"] | None = None
@@ -56,6 +57,7 @@ class ProtocolFlags:
         name = "single-scale" if changed.scales == (1.0,) else f"scales {scales}"
         name += "+flip" if changed.flip else ""
         name += "+canvas" if changed.padding == "canvas" else ""
+        name += "+PAMR" if changed.pamr else ""
         name += "+CRF" if changed.crf != "none" else ""
         name += ", labels given" if changed.image_labels else ""
         return changed.change({"name": name})

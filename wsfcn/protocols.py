@@ -23,6 +23,7 @@ class Protocol(Settings):
     class_filter: a class is kept where the largest sigmoid(score) over all scales and flips is
     above it. `image_labels`: the true image labels are given and replace the class filter (the
     rows marked § in the paper).
+    pamr: so many iterations of PAMR on the merged masks, 0 for none.
     crf: the fully connected CRF as the released WS-FCN or the released baseline sets it. crf_code:
     what computes it; "auto" is settled (see `weak.crf.chosen_code`) before anything carries it.
     split: the images that were scored; empty where there is no data set.
@@ -37,6 +38,7 @@ class Protocol(Settings):
     image_labels: bool = False
     background: Literal["softmax", "constant", "power"] = "softmax"
     background_value: float = Field(1.0, gt=0)
+    pamr: int = Field(0, ge=0, le=100)
     crf: Literal["none", "wsfcn", "baseline"] = "none"
     crf_code: Literal["auto", "pydensecrf", "torch"] = "auto"
     split: str = ""
@@ -55,7 +57,8 @@ class Protocol(Settings):
             crf = f"CRF of {self.crf}" + (f" ({self.crf_code})" * (self.crf_code != "auto"))
         parts = [f"scales {scales}", "flip" if self.flip else "no flip"]
         parts += [f"padded to {self.canvas} px"] * (self.padding == "canvas")
-        parts += [labels, f"background {background}", crf]
+        parts += [labels, f"background {background}"]
+        parts += [f"PAMR {self.pamr}"] * bool(self.pamr) + [crf]
         parts += [f"split {self.split}"] * bool(self.split)
         return f"{self.name}: {'; '.join(parts)}"
 

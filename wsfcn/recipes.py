@@ -232,6 +232,22 @@ def lite_folder() -> Recipe:
     )
 
 
+def lite_voc() -> Recipe:
+    """The network of the package for photos: five animals and people of PASCAL VOC 2012, from image
+    labels alone. data.root has the list trainaug_large; other classes are background in its masks.
+    """
+    return lite_folder().change(
+        {
+            "name": "lite_voc",
+            "data.kind": "voc",
+            "data.labels": "masks",
+            "data.train_split": "trainaug_large",
+            "data.classes": ("cat", "cow", "dog", "horse", "person", "sheep"),
+            "data.others": "background",
+        }
+    )
+
+
 def smoke_scenes() -> Recipe:
     """The smoke profile: 24 scenes and a narrow network, seconds on two cores."""
     return lite_scenes().change(

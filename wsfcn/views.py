@@ -20,6 +20,8 @@ from .data.transforms import to_tensor
 from .model.layers import resize
 from .protocols import Protocol
 from .settings import SettingsError
+from .weak.pamr import PAMR
+from .weak.pseudo import refine
 
 SMALLEST_INPUT = 32  # px; narrower images are enlarged, so that every layer has a map to work on
 CHUNK_VALUES = 1 << 24  # mask values of a view that exist at the same time
@@ -91,6 +93,8 @@ def merge_scales(
     masks /= len(protocol.scales) * (1 + protocol.flip)
     kept = best > protocol.class_filter if labels is None else labels > 0.5
     masks[:, 1:] *= kept[:, :, None, None]
+    if protocol.pamr:
+        masks = refine(PAMR(protocol.pamr), images, masks, kept)
     if protocol.background == "constant":
         masks[:, 0] = protocol.background_value
     elif protocol.background == "power":

@@ -118,6 +118,9 @@ def test_a_choice_of_classes_ignores_the_others(voc):
     assert data[0].labels.tolist() == [1, 0] and data[1].labels.tolist() == [0, 0]
     mask = data[0].mask
     assert (mask[1:, :4] == 255).all() and (mask[1:, 4:8] == 1).all() and (mask[1:, 8:] == 0).all()
+    other = Voc(voc, classes=("person", "cat"), others="background")[0].mask
+    assert (other[1:, :4] == 0).all() and np.array_equal(other[mask < 255], mask[mask < 255])
+    assert np.array_equal(np.unique(other), [0, 1, 255])
     fails(lambda: Voc(voc, classes=("dgo",)), "data.classes", "'dgo'", "did you mean 'dog'")
     fails(lambda: Voc(voc, classes=("dog", "dog")), "data.classes", "dog twice")
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from wsfcn.weak import gate_open, mask_loss
+from wsfcn.weak.losses import true_mask_loss
 
 
 def label_map(*rows: list[int]) -> torch.Tensor:
@@ -85,6 +86,18 @@ def test_half_precision_logits_give_a_float32_loss():
     loss = mask_loss(logits, pseudo, labels)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, mask_loss(logits.float(), pseudo, labels))
+
+
+def test_true_masks_are_taken_at_their_nearest_pixels():
+    # Corners and middle of 5 x 5 at 3 x 3; the unknown corner does not count: 8 equal pixels.
+    masks = torch.full((1, 5, 5), 9, dtype=torch.uint8)
+    masks[:, ::2, ::2] = torch.tensor([[0, 1, 1], [0, 0, 0], [1, 1, 255]])
+    logits = torch.zeros(1, 2, 2, 2)
+    assert true_mask_loss(logits, masks, (3, 3)).item() == pytest.approx(math.log(2))
+    sure = torch.tensor([-50.0, 50.0])[None, :, None, None].expand(1, 2, 3, 3)
+    assert true_mask_loss(sure, masks, (3, 3)).item() == pytest.approx(100 * 4 / 8)
+    unknown = torch.full((1, 5, 5), 255, dtype=torch.uint8)
+    assert true_mask_loss(logits, unknown, (3, 3)).item() == 0
 
 
 def test_wrong_input_is_named():
