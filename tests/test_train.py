@@ -148,6 +148,15 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert sorted(epoch_order(50, 3, 1)) == list(range(50))
     assert not np.array_equal(epoch_order(50, 3, 1), epoch_order(50, 3, 2))
     assert not np.array_equal(epoch_order(50, 3, 1), epoch_order(50, 4, 1))
+    longer = epoch_order(50, 3, 1, 120)
+    assert np.array_equal(longer[:50], epoch_order(50, 3, 1)) and len(longer) == 150
+    assert np.array_equal(np.bincount(longer), np.full(50, 3))
+
+
+def test_few_images_come_more_than_once_an_epoch(tmp_path):
+    recipe = SMOKE.change({"data.train": 9, "train.epoch_steps": 5, "train.epochs": 1})
+    result = run(tmp_path / "run", recipe)
+    assert [row["step"] for row in result.rows if "step" in row] == [5]
 
 
 def test_cached_features_are_those_of_the_augmented_views():

@@ -15,12 +15,20 @@ from .data.sample import Dataset
 from .features import FeatureCache, Views
 from .model.backbone import Features
 from .model.network import Network, Output
-from .recipes import Recipe
+from .recipes import Recipe, Train
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The permutation of an epoch; depends on (seed, epoch) alone."""
-    return np.random.default_rng([seed, epoch, 0x0DE5]).permutation(count)
+def steps_of(settings: Train, count: int) -> int:
+    """Steps an epoch with so many images; a last incomplete batch is dropped."""
+    return max(count // settings.batch_size, settings.epoch_steps)
+
+
+def epoch_order(count: int, seed: int, epoch: int, length: int = 0) -> np.ndarray:
+    """The order of an epoch, depends on (seed, epoch) alone: a permutation of the images, or as
+    many as make `length`."""
+    generator = np.random.default_rng([seed, epoch, 0x0DE5])
+    times = max(1, -(-length // count))
+    return np.concatenate([generator.permutation(count) for _ in range(times)])
 
 
 class Batch(NamedTuple):
@@ -54,12 +62,13 @@ def batches(
 ) -> Iterator[Batch]:
     """This process's parts of an epoch's batches from step `start` on, `train.accumulate` a step.
 
-    The order is the epoch's; a last incomplete batch is dropped.
+    The order is the epoch's.
     """
     settings, world, rank = recipe.train, fabric.world_size, fabric.global_rank
-    order = epoch_order(len(data), settings.seed, epoch)
-    steps = len(order) // settings.batch_size
-    rows = order[: steps * settings.batch_size].reshape(steps * settings.accumulate, world, -1)
+    steps = steps_of(settings, len(data))
+    length = steps * settings.batch_size
+    order = epoch_order(len(data), settings.seed, epoch, length)
+    rows = order[:length].reshape(steps * settings.accumulate, world, -1)
     rows = rows[start * settings.accumulate :, rank]
     taught = recipe.weak.supervision == "masks"
     if cache is not None:

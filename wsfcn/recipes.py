@@ -159,6 +159,9 @@ class Train(Settings):
 
     epochs: Positive = 24
     warmup_epochs: int = Field(5, ge=0, description="epochs on the classification loss alone")
+    epoch_steps: int = Field(
+        0, ge=0, description="an epoch has at least so many steps: few images come more than once"
+    )
     batch_size: Positive = Field(16, description="images a step, over all devices together")
     accumulate: Positive = Field(1, description="passes that a device splits its batch into")
     learning_rate: float = Field(1e-3, gt=0, le=1)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import build
-from .batches import batches
+from .batches import batches, steps_of
 from .data import build as build_data
 from .data import fingerprint, scored
 from .data.sample import Dataset
@@ -214,7 +214,7 @@ def train(
             state.unpack(found[1], found[2], str(found[0]))
             del found
         scorer = Remembered(average.network) if cache else average.network
-        steps, parts = len(train_data) // recipe.train.batch_size, recipe.train.accumulate
+        steps, parts = steps_of(recipe.train, len(train_data)), recipe.train.accumulate
         total = steps * recipe.train.epochs
         if fabric.is_global_zero:
             prints = {"train": fingerprint(train_data), "val": fingerprint(val_data)}
