@@ -225,12 +225,11 @@ def lite_folder() -> Recipe:
             "data.labels": "csv",
             "data.train": 0,
             "data.val": 0,
-            "augment.crop": 192,
-            "model.width": 64,
+            "augment.crop": 256,
             "model.dilations": (1, 2, 4, 6),
-            "train.epochs": 12,
-            "train.warmup_epochs": 4,
-            "train.learning_rate": 1e-3,
+            "train.epochs": 8,
+            "train.warmup_epochs": 3,
+            "train.epoch_steps": 64,
         }
     )
 
