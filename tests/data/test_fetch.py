@@ -28,7 +28,7 @@ from wsfcn.evaluate import Score, evaluate_folder
 TIMEOUT = 0.5
 TINY = (
     "--augment.crop 32 --model.width 16 --model.align-width 8 --model.skip-width 8 "
-    "--train.epochs 2 --train.warmup-epochs 1 --train.batch-size 2"
+    "--train.epochs 2 --train.warmup-epochs 1 --train.batch-size 2 --train.epoch-steps 0"
 )
 
 

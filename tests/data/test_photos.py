@@ -26,6 +26,7 @@ SMALL = {
     "train.epochs": 1,
     "train.warmup_epochs": 0,
     "train.batch_size": 2,
+    "train.epoch_steps": 0,
 }
 
 
