@@ -212,6 +212,28 @@ def test_a_run_leaves_with_its_parent(slow, tmp_path):
     raise AssertionError("the run outlived its parent")
 
 
+def test_a_run_may_fork_while_it_watches_its_parent():
+    """As processes that load data are; one of them once waited for the lock of sys.stdin."""
+    code = """
+import multiprocessing, threading, time
+from wsfcn.study import execute
+threading.Thread(target=execute._leave_with_parent, daemon=True).start()
+time.sleep(0.3)
+child = multiprocessing.get_context("fork").Process(target=print, args=("forked",))
+child.start()
+child.join(20)
+print("alive" if child.is_alive() else "done", flush=True)
+child.kill()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    told = [process.stdout.readline() for _ in range(2)]
+    process.stdin.close()
+    assert process.wait(timeout=60) in (0, 1)
+    assert told == ["forked\n", "done\n"]
+
+
 def test_an_interrupted_sweep_stops_its_runs(slow, tmp_path):
     _, seen = slow
     command = [sys.executable, "-m", "wsfcn", "sweep", str(tmp_path / "slow.yml"), "--out", "out"]

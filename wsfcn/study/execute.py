@@ -193,7 +193,10 @@ def gpus() -> int:
 
 
 def _leave_with_parent() -> None:
-    sys.stdin.read()  # ends when the parent does, however it ends
+    # Not through sys.stdin: a process forked while a thread holds its lock, as those that load
+    # data are, would wait for that lock for ever.
+    while os.read(0, 4096):  # ends when the parent does, however it ends
+        pass
     os._exit(1)
 
 
