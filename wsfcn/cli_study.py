@@ -13,6 +13,9 @@ from .files import check_output_folder, write_all
 from .settings import read_yaml
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .study.ablations import Lines
     from .study.experiments import Experiment
 
 
@@ -72,6 +75,8 @@ class TableArguments:
     format: Literal["markdown", "latex", "html", "csv"] = "markdown"  # csv: the tidy frame
     out: Path | None = None  # Write the table to this file
     bundle: Path | None = None  # Also write all records to this file
+    picture: Path | None = None
+    """Also draw them to this PNG: gains with intervals, or the measures along the grid."""
 
 
 def run(argv: list[str]) -> int:
@@ -138,8 +143,33 @@ def table(argv: list[str]) -> int:
     changes = {"measures": given.measures, "along": given.along, "baseline": given.baseline}
     chosen = first.change({name: value for name, value in changes.items() if value})
     text = table_of(chosen, lines, given.format)
+    if given.picture is not None:
+        check_output_folder(given.picture.parent).mkdir(parents=True, exist_ok=True)
+        _picture(chosen, lines).savefig(given.picture, format="png")
     if given.out is None:
         print(text)
     else:
         write_all(given.out.parent, {given.out.name: f"{text}\n".encode()})
     return 0
+
+
+def _picture(experiment: Experiment, lines: Lines) -> Figure:
+    """Measures along a grid of numbers, or else the gains of the first score."""
+    from .settings import SettingsError
+    from .show.ablations import effect_plot, grid_plot
+    from .study.ablations import effects, frame, gains, interval
+
+    table, along = frame(lines), experiment.along
+    measures = experiment.measures or ("mIoU",)
+    grid = [name for name in lines[0]["at"] if name != along]
+    if len(grid) > 1:
+        raise SettingsError(f"picture: there are no pictures of a grid of {' by '.join(grid)}")
+    if grid:
+        return grid_plot(table, grid[0], measures, interval)
+    first = [line for line in lines if along == "score" or line["score"] == lines[0]["score"]]
+    base = experiment.baseline or str(first[0][along])
+    tables = {m: gains(frame(first), m, base, along) for m in measures}
+    found = effects(first, base, measures[0], along).drop(index=base)
+    told = dict(found.get("paper", found["gain"] * float("nan")).dropna())
+    images = {row: tuple(ends) for row, ends in found[["images low", "images high"]].iterrows()}
+    return effect_plot(tables, {measures[0]: told}, interval, images)

@@ -10,6 +10,7 @@ import pytest
 
 from wsfcn.cli import main
 from wsfcn.settings import SettingsError
+from wsfcn.show.figures import ShownFigure
 from wsfcn.study import table as module
 from wsfcn.study.experiments import Experiment
 from wsfcn.study.records import write_record
@@ -161,6 +162,32 @@ def test_wrong_arguments_of_the_command_are_one_line(folder, capsys, arguments, 
     assert main(["table", *(text.format(folder) for text in arguments)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+def test_a_picture_has_the_gains_or_the_measures_along_the_grid(folder, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(ShownFigure, "savefig", lambda figure, *a, **k: drawn.append(figure))
+    assert main(["table", str(folder), "--picture", str(tmp_path / "new" / "gains.png")]) == 0
+    assert "sf2 +5.0" in drawn[0].alt and "o_dd <x> +0.0" in drawn[0].alt
+    grid = {"train.learning_rate": (0.1, 0.2)}
+    rows = {"baseline": {}, "sf2": {"model.width": 8}}
+    scores = {"near": {}, "far": {"protocol": {"flip": False}}}
+    made = {"name": "grid", "recipe": "smoke_scenes", "rows": rows, "grid": grid, "scores": scores}
+    for run in Experiment(**made, seeds=(0, 1)).runs():
+        record = record_of(run, 10 * run.at["train.learning_rate"] + run.seed)
+        usual = record["scores"]["usual"]
+        record["scores"] = {"near": usual, "far": usual | {"mIoU": usual["mIoU"] - 7}}
+        write_record(tmp_path / "grid", record)
+    assert main(["table", str(tmp_path / "grid"), "--picture", str(tmp_path / "grid.png")]) == 0
+    assert "near, mIoU, sf2: 0.1 51.5, 0.2 52.5" in drawn[1].alt
+    assert "far, mIoU, baseline: 0.1 44.5, 0.2 45.5" in drawn[1].alt
+    assert [axes.get_title() for axes in drawn[1].axes] == ["mIoU, near", "mIoU, far"]
+    [axes, _] = drawn[1].axes
+    ends = (
+        axes.containers[0].lines[1][0].get_ydata()[0],
+        axes.containers[0].lines[1][1].get_ydata()[0],
+    )
+    assert ends == pytest.approx((51.5 - 6.353, 51.5 + 6.353), abs=1e-3)
 
 
 def test_the_sweep_command_lists_its_runs(capsys, tmp_path, monkeypatch):

@@ -78,11 +78,13 @@ def effect_plot(
         for place, row in enumerate(map(str, table.index)):
             mean, *ends = interval(table.loc[row].dropna())
             level = [place] * 2
-            (handles["95 % over seeds"],) = axes.plot(ends, level, color=SKY, lw=9, alpha=0.5)
+            (handles["95 % over seeds"],) = axes.plot(
+                ends, level, color=SKY, lw=9, alpha=0.5, solid_capstyle="butt"
+            )
             (handles["their mean"],) = axes.plot(mean, place, "|", color=BLUE, ms=17, mew=2.5)
             if images and axes is panels[0]:
                 (handles["95 % over images"],) = axes.plot(
-                    images[row], [place + 0.28] * 2, color=INK, lw=2
+                    images[row], [place + 0.28] * 2, color=INK, lw=2, solid_capstyle="butt"
                 )
             if row in paper.get(metric, {}):
                 (handles["the paper"],) = axes.plot(
@@ -99,6 +101,58 @@ def effect_plot(
     dot = {"a training": panels[0].plot([], [], "o", color=BLUE, mec="white", ms=7)[0]}
     options: dict[str, Any] = {"loc": "outside lower center", "ncols": 5, "frameon": False}
     figure.legend([*dot.values(), *handles.values()], [*dot, *handles], fontsize=9, **options)
+    return figure
+
+
+def grid_plot(
+    table: pd.DataFrame,
+    axis: str,
+    measures: Sequence[str],
+    interval: Callable[[Any], tuple[float, float, float]],
+) -> ShownFigure:
+    """Measures against a setting: a panel a measure and score, a line a row of the ablation.
+
+    table: tidy, with the columns row, score, seed, `axis` and the measures (percent). Lines are
+    means over seeds, bars their 95 % intervals, dots the trainings.
+    """
+    scores, rows = table["score"].unique(), table["row"].unique()
+    points = sorted(table[axis].unique())
+    figure = ShownFigure(1 + 2.9 * len(measures), 0.9 + 2.5 * len(scores))
+    panels = figure.subplots(len(scores), len(measures), sharex=True, sharey="col", squeeze=False)
+    told, name = [], axis.split(".")[-1].replace("_", "-")
+    for (score, measure), axes in zip(
+        [(s, m) for s in scores for m in measures], panels.flat, strict=True
+    ):
+        for number, (row, colour) in enumerate(zip(rows, (INK, ORANGE, SKY, BLUE), strict=False)):
+            here = table[(table["row"] == row) & (table["score"] == score)]
+            values = [here.loc[here[axis] == point, measure].dropna() for point in points]
+            found = [(p, v) for p, v in zip(range(len(points)), values, strict=True) if len(v)]
+            place = np.array([p for p, _ in found]) + 0.07 * (number - (len(rows) - 1) / 2)
+            mean, low, high = np.transpose([interval(v) for _, v in found])
+            axes.errorbar(
+                place,
+                mean,
+                np.nan_to_num([mean - low, high - mean]),
+                fmt="o-",
+                color=colour,
+                capsize=3,
+                ms=5,
+                label=row,
+            )
+            for x, (_, seeds) in zip(place, found, strict=True):
+                axes.plot([x] * len(seeds), seeds, ".", color=colour, alpha=0.5, ms=5)
+            at = (f"{points[p]:g} {m:.1f}" for (p, _), m in zip(found, mean, strict=True))
+            told.append(f"{score}, {measure}, {row}: {', '.join(at)}")
+        axes.set_xticks(range(len(points)), [f"{point:g}" for point in points])
+        axes.set_xlim(-0.4, len(points) - 0.6)
+        axes.set_title(f"{measure}, {score}" if len(scores) > 1 else measure, fontsize=10)
+        plain(axes)
+    for axes in panels[-1]:
+        axes.set_xlabel(name)
+    panels[0, 0].set_ylabel("%")
+    options: dict[str, Any] = {"loc": "outside lower center", "ncols": 4, "frameon": False}
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=9, **options)
+    figure.alt = f"Measures against {name}, means over seeds. {'; '.join(told)}"
     return figure
 
 
