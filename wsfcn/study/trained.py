@@ -94,7 +94,7 @@ def trained(
 ) -> TrainingResult:
     """Train a recipe, go on where a training was cut off, or read a finished one back.
 
-    The masks of the first `filmed` validation images are kept for `film`.
+    The masks of the first `filmed` validation images are kept for `film`, if they are of one size.
     """
     folder = run_folder(recipe)
     recipe = _recipe_in(folder) or recipe  # perhaps under another name
@@ -131,6 +131,8 @@ def film(recipe: Recipe) -> Film:
 
 def _expose(folder: Path, epoch: int, model: Network, val: Dataset, count: int) -> None:
     images = [val[i].image for i in range(min(count, len(val)))]
+    if len({image.shape for image in images}) != 1:
+        return  # photos of several sizes make no film
     quick = model.recipe.protocol.change({"name": "film", "flip": False, "scales": (1.0,)})
     frame = np.stack([s.labels for s in predict(model, images, quick)])
     buffer = io.BytesIO()
