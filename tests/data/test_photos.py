@@ -15,6 +15,8 @@ from wsfcn import cli, recipes
 from wsfcn.build import build_model
 from wsfcn.data import Coco, Folder, Voc
 from wsfcn.features import cache_folder, cached_features
+from wsfcn.study.execute import run_one
+from wsfcn.study.experiments import Run, Scoring
 from wsfcn.train import train
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -123,6 +125,21 @@ def test_only_validation_photos_with_a_mask_are_scored(folder, make, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         assert train(recipe, tmp_path / "run", progress=False).score.images == 1
+
+
+def test_photos_of_several_sizes_have_a_record_and_a_floor(folder, make):
+    """What a sweep does with each run."""
+    val = Folder(folder, "all")
+    for index in range(len(val)):
+        size = (24 + 4 * (index % 3), 16)
+        make.photo(val.image_path(index), size, colour=(25 * index, 80, 40))
+        make.mask(folder / f"masks/{val.names[index]}.png", 2, size=size)
+    changes = {"data.root": str(folder), "data.train_split": "all", "data.val_split": "all"}
+    recipe = recipes.lite_folder().change(SMALL | changes)
+    run = Run(row="baseline", seed=0, recipe=recipe, scores={"usual": Scoring()}, floor=True)
+    record = run_one(run.model_dump(mode="json"))
+    assert len(record["scores"]["usual"]["counts"]) == 10
+    assert 0 < record["metrics"]["best CAM"] <= 100
 
 
 def test_wrong_data_stop_before_the_run_folder_is_claimed(folder, tmp_path, capsys):
