@@ -22,7 +22,7 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
 from .data.sample import Dataset
-from .data.transforms import augment, rng, to_tensor
+from .data.transforms import augment, pixels_needed, rng, to_tensor
 from .files import PART, check_output_folder, replacing
 from .model.layers import resize
 from .model.network import Network
@@ -46,6 +46,8 @@ class Views(TorchDataset):
     """
 
     def __init__(self, dataset: Dataset, settings: Augment, seed: int, view: int) -> None:
+        if hasattr(dataset, "reduced"):  # photos; scenes have one size
+            dataset = dataset.reduced(pixels_needed(settings))
         self.dataset, self.settings, self.seed, self.view = dataset, settings, seed, view
 
     def __len__(self) -> int:
@@ -96,7 +98,7 @@ def _key(recipe: Recipe, dataset: Dataset) -> str:
         "views": recipe.train.views,
     }
     if hasattr(dataset, "fingerprint"):  # files change, scenes do not
-        facts["files"] = dataset.fingerprint()
+        facts |= {"files": dataset.fingerprint(), "least": pixels_needed(recipe.augment)}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
