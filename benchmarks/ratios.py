@@ -157,6 +157,39 @@ def inference() -> dict[str, Any]:
     }
 
 
+def drawing() -> dict[str, Any]:
+    """A training image of 192 px from a photo of 4,000 x 3,000: decoded whole, or at a quarter."""
+    from PIL import Image
+    from skimage import data
+
+    from wsfcn.data.images import read_image
+    from wsfcn.data.transforms import augment, pixels_needed, rng
+    from wsfcn.recipes import Augment
+
+    settings = Augment(crop=192)
+    photo = np.asarray(Image.fromarray(data.coffee()).resize((4000, 3000)))
+    noise = np.random.default_rng(0).normal(0, 6, photo.shape)
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "photo.jpg")
+        Image.fromarray((photo + noise).clip(0, 255).astype(np.uint8)).save(file, quality=92)
+
+        def draw(least: int) -> np.ndarray:
+            return augment(read_image(file, least=least), settings, rng(0, 0, 0))[0]
+
+        ways = (lambda: draw(0), lambda: draw(pixels_needed(settings)))
+        seconds, (whole, small) = in_turns(*ways)
+        memory = [peak_bytes(way) for way in ways]
+    difference = np.abs(whole.astype(int) - small).mean()
+    return {
+        "ways": ["decoded whole", "decoded at a quarter"],
+        "seconds": seconds,
+        "aim": 2,
+        "agree": bool(difference < 1.5),
+        "note": f"mean difference {difference:.2f} of 255 levels",
+        "memory": memory,
+    }
+
+
 def crf() -> dict[str, Any]:
     """CRF of 8 photos of 2 or 3 classes: 21 labels in one process; labels present in two."""
     from skimage import data
@@ -306,8 +339,39 @@ def _step(warm_up: bool) -> dict[str, Any]:
 
 RATIOS: dict[str, Callable[[], dict[str, Any]]] = {
     f.__name__: f
-    for f in (pamr, pamr_all, pamr_large, confusion, inference, crf, step, step_warm_up)
+    for f in (pamr, pamr_all, pamr_large, confusion, inference, drawing, crf, step, step_warm_up)
 }
+
+
+def memory() -> dict[str, float]:
+    """Most bytes that a road adds to a process, network and libraries apart."""
+    import wsfcn
+    from wsfcn.data import build
+    from wsfcn.evaluate import evaluate
+    from wsfcn.predict import predict
+    from wsfcn.protocols import paper, single_scale, with_crf
+    from wsfcn.views import resized
+
+    network = wsfcn.load("lite-scenes")
+    _, scenes = build(network.recipe.change({"data.val": 128}).data)
+    photo, phone = (resized(scenes[0].image, *size) for size in ((375, 500), (3000, 4000)))
+    solved = with_crf(single_scale()).change({"crf_code": "pydensecrf"})
+
+    def scored(count: int) -> Callable[[], Any]:
+        return lambda: evaluate(network, scenes, single_scale(), limit=count, progress=False)
+
+    roads: dict[str, Callable[[], Any]] = {
+        "prediction, 500 x 375, one scale with flip": lambda: predict(
+            network, [photo], single_scale()
+        ),
+        "the same, four scales at 500 px": lambda: predict(network, [photo], paper(), size=500),
+        "prediction, 4,000 x 3,000": lambda: predict(network, [phone], single_scale()),
+        "prediction with CRF, 500 x 375": lambda: predict(network, [photo], solved),
+        "the same, 4,000 x 3,000, CRF at 1,024 px": lambda: predict(network, [phone], solved),
+        "evaluation of 32 scenes": scored(32),
+        "evaluation of 128 scenes": scored(128),
+    }
+    return {name: float(peak_bytes(road)) for name, road in roads.items()}
 
 
 def paper_memory() -> dict[str, float]:

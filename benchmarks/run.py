@@ -21,7 +21,7 @@ from typing import Any
 
 # Not torch: processes that are started here read this file, and need none.
 
-OTHERS = ("start", "paper_memory", "growth", "gpu")
+OTHERS = ("start", "memory", "paper_memory", "growth", "gpu")
 IMPORT_LIMIT, HELP_LIMIT = 1.0, 0.5  # CPU seconds
 
 
@@ -98,6 +98,17 @@ def start() -> tuple[dict[str, float], list[str], bool]:
         "",
     ]
     return found, lines, good
+
+
+def memory() -> tuple[dict[str, float], list[str], bool]:
+    import ratios
+
+    found = ratios.memory()
+    lines = [f"**memory** {ratios.memory.__doc__}", "", "| road | MiB |", "|---|---:|"]
+    lines += [f"| {name} | {value / 2**20:.0f} |" for name, value in found.items()]
+    few, many = [value for name, value in found.items() if "evaluation" in name]
+    good = many <= 1.5 * few + 2**25
+    return found, [*lines, "", f"It streams: {'ok' if good else 'MISSED'}.", ""], good
 
 
 def paper_memory() -> tuple[dict[str, float], list[str], bool]:
@@ -199,8 +210,9 @@ def main(argv: list[str] | None = None) -> int:
                 good = good and found[name]["verdict"] == "ok"
             else:
                 picture = arguments.picture or arguments.out / "growth.png"
-                other = {"start": start, "paper_memory": paper_memory, "gpu": _gpu}.get(name)
-                found[name], part, fine = other() if other else growing(picture)
+                others = {"start": start, "memory": memory, "paper_memory": paper_memory}
+                other = (others | {"gpu": _gpu}).get(name, lambda: growing(picture))  # noqa: B023
+                found[name], part, fine = other()
                 good = good and fine
             print("\n".join(part), flush=True)
             lines += part
