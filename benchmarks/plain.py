@@ -5,6 +5,8 @@ Channels first, float32, every class, nothing left out, nothing shared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,14 +15,14 @@ from torch import Tensor
 DILATIONS = (1, 2, 4, 8, 12, 24)
 
 
-def stacked(x: Tensor, *, centre: bool = False) -> Tensor:
-    """(B, C, H, W) -> (B, C, 48, H, W): the neighbours of every pixel, or with the centre 54.
+def stacked(x: Tensor, dilations: Sequence[int], *, centre: bool = False) -> Tensor:
+    """(B, C, H, W) -> (B, C, 8 a dilation, H, W): every pixel's neighbours; 9 with the centre.
 
     By slices: convolutions with constant kernels, the released way, take twice as long.
     """
     height, width = x.shape[-2:]
     found = []
-    for d in DILATIONS:
+    for d in dilations:
         padded = F.pad(x, (d,) * 4, mode="replicate")
         for place in range(9):
             if centre or place != 4:
@@ -30,14 +32,17 @@ def stacked(x: Tensor, *, centre: bool = False) -> Tensor:
 
 
 @torch.no_grad()
-def pamr(image: Tensor, masks: Tensor, iterations: int = 10) -> Tensor:
+def pamr(
+    image: Tensor, masks: Tensor, iterations: int = 10, dilations: Sequence[int] = DILATIONS
+) -> Tensor:
     """Every channel, the neighbours of all pixels stacked in each iteration."""
     image = F.interpolate(image, masks.shape[-2:], mode="bilinear", align_corners=True)
-    near, sigma = stacked(image), stacked(image, centre=True).std(2, keepdim=True)
+    near = stacked(image, dilations)
+    sigma = stacked(image, dilations, centre=True).std(2, keepdim=True)
     alike = -(near - image[:, :, None]).abs() / (1e-8 + 0.1 * sigma)
     weights = alike.mean(1, keepdim=True).softmax(2)
     for _ in range(iterations):
-        masks = (weights * stacked(masks)).sum(2)
+        masks = (weights * stacked(masks, dilations)).sum(2)
     return masks
 
 
@@ -67,7 +72,9 @@ def losses(network: torch.nn.Module, images: Tensor, labels: Tensor) -> tuple[Te
     pixels = network.normalise(images).contiguous()
     output = network.finish(network.backbone.stem(pixels), pixels.shape[-2:])
     classes = F.multilabel_soft_margin_loss(output.scores, labels)
-    refined = pamr(images, output.probabilities.detach())
+    weak = network.recipe.weak
+    masks = output.probabilities.detach()
+    refined = pamr(images, masks, weak.pamr_iterations, weak.pamr_dilations)
     pseudo = pseudo_labels(refined, labels, images.shape[-2:])
     return classes, mask_loss(output.logits, pseudo, labels)
 

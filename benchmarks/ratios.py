@@ -8,6 +8,7 @@ ways), aim_memory, clock.
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 import time
@@ -156,6 +157,39 @@ def inference() -> dict[str, Any]:
     }
 
 
+def drawing() -> dict[str, Any]:
+    """A training image of 192 px from a photo of 4,000 x 3,000: decoded whole, or at a quarter."""
+    from PIL import Image
+    from skimage import data
+
+    from wsfcn.data.images import read_image
+    from wsfcn.data.transforms import augment, pixels_needed, rng
+    from wsfcn.recipes import Augment
+
+    settings = Augment(crop=192)
+    photo = np.asarray(Image.fromarray(data.coffee()).resize((4000, 3000)))
+    noise = np.random.default_rng(0).normal(0, 6, photo.shape)
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "photo.jpg")
+        Image.fromarray((photo + noise).clip(0, 255).astype(np.uint8)).save(file, quality=92)
+
+        def draw(least: int) -> np.ndarray:
+            return augment(read_image(file, least=least), settings, rng(0, 0, 0))[0]
+
+        ways = (lambda: draw(0), lambda: draw(pixels_needed(settings)))
+        seconds, (whole, small) = in_turns(*ways)
+        memory = [peak_bytes(way) for way in ways]
+    difference = np.abs(whole.astype(int) - small).mean()
+    return {
+        "ways": ["decoded whole", "decoded at a quarter"],
+        "seconds": seconds,
+        "aim": 2,
+        "agree": bool(difference < 1.5),
+        "note": f"mean difference {difference:.2f} of 255 levels",
+        "memory": memory,
+    }
+
+
 def crf() -> dict[str, Any]:
     """CRF of 8 photos of 2 or 3 classes: 21 labels in one process; labels present in two."""
     from skimage import data
@@ -180,13 +214,13 @@ def crf() -> dict[str, Any]:
             (str(number), Segmentation(image, labels, masks.numpy(), scores, names, protocol))
         )
 
-    def ours(processes: int) -> list[np.ndarray]:
-        return [one.labels for one in refined(work, protocol, processes=processes)]
+    def ours(processes: int, count: int = 8) -> list[np.ndarray]:
+        return [one.labels for one in refined(work[:count], protocol, processes=processes)]
 
-    def way(processes: int) -> Callable[[], list[np.ndarray]]:
-        return lambda: ours(processes)
+    def plainly(count: int = 8) -> list[np.ndarray]:
+        return [plain.crf(one.image, one.masks) for _, one in work[:count]]
 
-    ways = (lambda: [plain.crf(one.image, one.masks) for _, one in work], way(2), way(1))
+    ways = (plainly, lambda: ours(2), lambda: ours(1))
     seconds, (expected, found, _) = in_turns(*ways, rounds=3, clock=time.perf_counter)
     processor, _ = in_turns(*ways, rounds=1, clock=all_seconds)
     same = np.mean([(a == b).mean() for a, b in zip(expected, found, strict=True)])
@@ -199,11 +233,13 @@ def crf() -> dict[str, Any]:
         "note": f"{100 * same:.3f} % of the pixels have the same label; CPU seconds of the three "
         f"ways {', '.join(f'{turns[0]:.2f}' for turns in processor)}, so that two free cores give "
         f"{2 * processor[0][0] / processor[1][0]:.1f} times",
-        "clock": "wall",
+        "clock": "clock",
         "cores": 2,
         # Per label, pixel and iteration: 3 corners of one lattice, 6 of the other, there and back.
         "bytes": 10 * 4 * 4.5 * 2 * 9 * pixels,
         "flops": 10 * 4.5 * 2 * 2 * 9 * pixels,
+        # Of one photo: that of a process does not grow with their number.
+        "memory": [peak_bytes(lambda: plainly(1)), peak_bytes(lambda: ours(1, 1))],
     }
 
 
@@ -217,12 +253,29 @@ def step_warm_up() -> dict[str, Any]:
     return _step(warm_up=True) | {"aim": 2}
 
 
+def taker(
+    model: torch.nn.Module, settings: Any, fused: bool | None = None
+) -> Callable[[torch.Tensor], None]:
+    """Takes a step of the optimiser from a loss; nothing moves, so that all rounds do the same."""
+    from wsfcn.train import parameter_groups
+
+    groups = [group | {"lr": 0.0} for group in parameter_groups(model, settings)]
+    optimizer = torch.optim.SGD(groups, momentum=settings.momentum, fused=fused)
+
+    def take(loss: torch.Tensor) -> None:
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return take
+
+
 def _step(warm_up: bool) -> dict[str, Any]:
     import wsfcn
     from wsfcn.data import build
     from wsfcn.features import Views, cached_features
     from wsfcn.model.backbone import Features
-    from wsfcn.train import losses, parameter_groups
+    from wsfcn.train import losses
 
     # A trained network: its pseudo labels are not empty.
     network = wsfcn.load("lite-scenes")
@@ -246,18 +299,12 @@ def _step(warm_up: bool) -> dict[str, Any]:
         output = network(network.normalise(images))
         found = losses(output, images, labels, recipe.weak, warm_up=False)
         network.train()
-        optimizer = torch.optim.SGD(parameter_groups(network, recipe.train), momentum=0.9)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.0  # every round does the same
-
-        def finish(loss: torch.Tensor) -> None:
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        first = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+        finish, finish_first = taker(network, recipe.train), taker(first, recipe.train)
 
         def plainly() -> None:
-            classes, mask = plain.losses(network, images, labels)
-            finish(classes + (0 if warm_up else mask))
+            classes, mask = plain.losses(first, images, labels)
+            finish_first(classes + (0 if warm_up else mask))
 
         def ours() -> None:
             batch = cache.batch(0, rows)
@@ -276,7 +323,7 @@ def _step(warm_up: bool) -> dict[str, Any]:
     pairs = list(zip(expected, (found.classification, found.mask), strict=True))
     return {
         "ways": [
-            "plain: images, PAMR always",
+            "plain: images, channels first, PAMR always",
             "cached features, PAMR when needed",
             "the same, bf16-mixed",
         ],
@@ -292,8 +339,39 @@ def _step(warm_up: bool) -> dict[str, Any]:
 
 RATIOS: dict[str, Callable[[], dict[str, Any]]] = {
     f.__name__: f
-    for f in (pamr, pamr_all, pamr_large, confusion, inference, crf, step, step_warm_up)
+    for f in (pamr, pamr_all, pamr_large, confusion, inference, drawing, crf, step, step_warm_up)
 }
+
+
+def memory() -> dict[str, float]:
+    """Most bytes that a road adds to a process, network and libraries apart."""
+    import wsfcn
+    from wsfcn.data import build
+    from wsfcn.evaluate import evaluate
+    from wsfcn.predict import predict
+    from wsfcn.protocols import paper, single_scale, with_crf
+    from wsfcn.views import resized
+
+    network = wsfcn.load("lite-scenes")
+    _, scenes = build(network.recipe.change({"data.val": 128}).data)
+    photo, phone = (resized(scenes[0].image, *size) for size in ((375, 500), (3000, 4000)))
+    solved = with_crf(single_scale()).change({"crf_code": "pydensecrf"})
+
+    def scored(count: int) -> Callable[[], Any]:
+        return lambda: evaluate(network, scenes, single_scale(), limit=count, progress=False)
+
+    roads: dict[str, Callable[[], Any]] = {
+        "prediction, 500 x 375, one scale with flip": lambda: predict(
+            network, [photo], single_scale()
+        ),
+        "the same, four scales at 500 px": lambda: predict(network, [photo], paper(), size=500),
+        "prediction, 4,000 x 3,000": lambda: predict(network, [phone], single_scale()),
+        "prediction with CRF, 500 x 375": lambda: predict(network, [photo], solved),
+        "the same, 4,000 x 3,000, CRF at 1,024 px": lambda: predict(network, [phone], solved),
+        "evaluation of 32 scenes": scored(32),
+        "evaluation of 128 scenes": scored(128),
+    }
+    return {name: float(peak_bytes(road)) for name, road in roads.items()}
 
 
 def paper_memory() -> dict[str, float]:

@@ -5,7 +5,7 @@ python benchmarks/run.py [--only NAME...] [--out FOLDER] [--picture FILE]
 A ratio says how many times faster our way is than the plain one: medians over the rounds, CPU
 seconds of one thread, so that a busy machine changes little; where processes are the claim, the
 clock's. Writes benchmarks.json, benchmarks.md and growth.png. Exit code 1: a ratio is below its
-aim, or the two ways do not agree.
+aim, or the two ways do not agree. Where there is a GPU its rows come last (gpu.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 # Not torch: processes that are started here read this file, and need none.
 
-OTHERS = ("start", "paper_memory", "growth")
+OTHERS = ("start", "memory", "paper_memory", "growth", "gpu")
 IMPORT_LIMIT, HELP_LIMIT = 1.0, 0.5  # CPU seconds
 
 
@@ -41,6 +41,7 @@ def judged(result: dict[str, Any], ceilings: dict[str, float]) -> dict[str, Any]
         needs = {name: result[name] / ceilings[name] for name in ("bytes", "flops")}
         result["bound"] = max(needs, key=lambda name: needs[name])
         result["share"] = needs[result["bound"]] / medians[1] / result.get("cores", 1)
+        passed = passed and result["share"] >= result.get("aim_share", 0)
     result["verdict"] = "ok" if passed else "MISSED"
     if not result["agree"]:
         result["verdict"] = "DO NOT AGREE"
@@ -49,7 +50,7 @@ def judged(result: dict[str, Any], ceilings: dict[str, float]) -> dict[str, Any]
 
 def told(name: str, about: str, result: dict[str, Any]) -> list[str]:
     """Lines of Markdown."""
-    clock = "clock" if result.get("clock") == "wall" else "CPU"
+    clock = result.get("clock", "CPU")
     lines = [f"**{name}** {about}", "", f"| way | {clock}, ms | spread | peak memory, MiB |"]
     lines.append("|---|---:|---:|---:|")
     memory = result.get("memory", [])
@@ -63,9 +64,10 @@ def told(name: str, about: str, result: dict[str, Any]) -> list[str]:
         line += f", memory 1/{result['memory_ratio']:.1f}{aim}"
     lines += ["", f"{line}: {result['verdict']}. Compared: {result['note']}."]
     if "share" in result:
+        aim = f" (aim {100 * result['aim_share']:.0f})" if "aim_share" in result else ""
         lines.append(
             f"Needs {result['bytes'] / 1e6:.1f} MB and {result['flops'] / 1e9:.2f} GFLOP: bound by "
-            f"{result['bound']}, {100 * result['share']:.0f} % of what the machine can do."
+            f"{result['bound']}, {100 * result['share']:.0f} %{aim} of what the machine can do."
         )
     return [*lines, ""]
 
@@ -98,6 +100,17 @@ def start() -> tuple[dict[str, float], list[str], bool]:
     return found, lines, good
 
 
+def memory() -> tuple[dict[str, float], list[str], bool]:
+    import ratios
+
+    found = ratios.memory()
+    lines = [f"**memory** {ratios.memory.__doc__}", "", "| road | MiB |", "|---|---:|"]
+    lines += [f"| {name} | {value / 2**20:.0f} |" for name, value in found.items()]
+    few, many = [value for name, value in found.items() if "evaluation" in name]
+    good = many <= 1.5 * few + 2**25
+    return found, [*lines, "", f"It streams: {'ok' if good else 'MISSED'}.", ""], good
+
+
 def paper_memory() -> tuple[dict[str, float], list[str], bool]:
     import ratios
 
@@ -122,6 +135,44 @@ def growing(picture: Path) -> tuple[dict[str, Any], list[str], bool]:
             powers = f"{row['time exponent']:.2f} | {row['memory exponent']:.2f}"
             lines.append(f"| {axis} | {road} | {powers} |")
     return found, [*lines, ""], True
+
+
+def on_gpu(device: Any, sizes: Any = None) -> tuple[dict[str, Any], list[str], bool]:
+    """The rows of gpu.py on a device, by default at the paper's sizes."""
+    import gpu
+
+    sizes = sizes or gpu.Sizes()
+    ceilings = gpu.ceilings(device, sizes)
+    found: dict[str, Any] = {"ceilings": ceilings}
+    lines = [
+        f"**gpu** copies {ceilings['bytes'] / 1e9:.0f} GB/s, products in bf16 "
+        f"{ceilings['flops'] / 1e12:.2f} TFLOP/s. Seconds of the device, not of Python.",
+        "",
+    ]
+    good = True
+    for name, row in gpu.rows(sizes).items():
+        try:
+            found[name] = judged(row(device), ceilings)
+        except RuntimeError as error:  # want of memory above all; the other rows still count
+            reason = str(error).partition("\n")[0]
+            lines += [f"**{name}** not measured: {reason}", ""]
+            good = False
+        else:
+            lines += told(name, "", found[name])
+            good = good and found[name]["verdict"] == "ok"
+    if "gpu_step" in found:
+        found["schedule"] = gpu.schedule(found["gpu_step"], sizes)
+        lines += gpu.told(found["schedule"])
+    return found, lines, good
+
+
+def _gpu() -> tuple[dict[str, Any], list[str], bool]:
+    import torch
+
+    if torch.cuda.is_available():
+        return on_gpu(torch.device("cuda"))
+    said = "**gpu** not measured, there is none here; Triton's interpreter tests the kernels."
+    return {}, [said, ""], True
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -159,14 +210,14 @@ def main(argv: list[str] | None = None) -> int:
                 good = good and found[name]["verdict"] == "ok"
             else:
                 picture = arguments.picture or arguments.out / "growth.png"
-                other = {"start": start, "paper_memory": paper_memory}.get(name)
-                found[name], part, fine = other() if other else growing(picture)
+                others = {"start": start, "memory": memory, "paper_memory": paper_memory}
+                other = (others | {"gpu": _gpu}).get(name, lambda: growing(picture))  # noqa: B023
+                found[name], part, fine = other()
                 good = good and fine
             print("\n".join(part), flush=True)
             lines += part
     finally:
         torch.set_num_threads(threads)
-    lines.append("On a GPU: not measured; Triton's interpreter tests the kernels.")
     arguments.out.mkdir(parents=True, exist_ok=True)
     about = {"machine": platform.machine(), "cores": cores, "torch": version, "ceilings": ceilings}
     text = json.dumps(about | {"benchmarks": found}, indent=1)

@@ -63,8 +63,9 @@ def test_the_plain_ways_compute_what_ours_do(bench):
     from wsfcn.weak import PAMR, mask_loss, pseudo_labels
 
     image, masks, labels = ratios.example(2, 17)
-    refined = plain.pamr(image, masks, 3)
-    torch.testing.assert_close(refined, PAMR(3)(image, masks), rtol=0, atol=1e-5)
+    for dilations in ((1, 2, 4, 8, 12, 24), (1, 3)):
+        refined = plain.pamr(image, masks, 3, dilations)
+        torch.testing.assert_close(refined, PAMR(3, dilations)(image, masks), rtol=0, atol=1e-5)
     pseudo = plain.pseudo_labels(masks, labels, (33, 33))
     expected = pseudo_labels(masks, labels, (33, 33))
     known = expected != 255
@@ -102,3 +103,44 @@ def test_the_papers_step_fits_the_memory_of_its_gpus(bench):
     # 147 million trained parameters: float32 weights, gradients and momentum alone are 1.8 GB.
     assert 1.8e9 < found["bf16, checkpointing"] < found["bf16"] < found["float32"] < 24e9
     assert found["bf16, checkpointing"] < 11e9
+
+
+def test_the_rows_of_a_gpu_run_on_a_small_stand_in(bench):
+    run, gpu = bench("run"), bench("gpu")
+    from wsfcn.recipes import paper_voc
+
+    changes = {"train.batch_size": 2, "augment.crop": 48, "model.backbone": "efficientnet_lite0"}
+    narrow = {"model.width": 16, "model.align_width": 8, "model.skip_width": 8, "model.frozen": 2}
+    recipe = paper_voc().change(changes | narrow | {"train.epochs": 3, "train.warmup_epochs": 1})
+    sizes = gpu.Sizes(recipe, sides=(9,), images=20, copied=1 << 16, product=64, rounds=1)
+    found, lines, good = run.on_gpu(torch.device("cpu"), sizes)
+    assert not good  # a CPU misses the aims of a GPU
+    for name in ("gpu_pamr_9", "gpu_step"):
+        row = found[name]
+        assert row["agree"] and row["verdict"] == "MISSED" and row["share"] > 0
+        assert all(map(all, row["seconds"])) and row["flops"] > 1e5
+    _, late, early, *_ = found["gpu_step"]["medians"]
+    schedule = found["schedule"]
+    assert schedule["steps"] == 30
+    assert schedule["seconds"] == pytest.approx(10 * early + 20 * late)
+    text = "\n".join(lines)
+    assert "(aim 60) of what the machine can do" in text and "30 steps of the recipe" in text
+
+
+def test_a_row_of_a_gpu_that_cannot_be_had_leaves_the_others(bench, monkeypatch):
+    run, gpu = bench("run"), bench("gpu")
+
+    def full(device, **others):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(gpu, "step", full)
+    sizes = gpu.Sizes(sides=(9,), copied=1 << 16, product=64, rounds=1)
+    found, lines, good = run.on_gpu(torch.device("cpu"), sizes)
+    assert not good and "schedule" not in found and found["gpu_pamr_9"]["agree"]
+    assert "**gpu_step** not measured: CUDA out of memory." in lines
+
+
+def test_without_a_gpu_its_rows_are_told_as_not_measured(bench, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert bench("run").main(["--only", "gpu", "--out", str(tmp_path)]) == 0
+    assert "**gpu** not measured" in capsys.readouterr().out

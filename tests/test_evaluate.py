@@ -9,7 +9,7 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from wsfcn.data.sample import Sample
-from wsfcn.evaluate import ConfusionMatrix, Score, evaluate
+from wsfcn.evaluate import ConfusionMatrix, Score, _batches, evaluate
 from wsfcn.protocols import Protocol, given_image_labels
 from wsfcn.settings import SettingsError
 
@@ -239,3 +239,20 @@ def test_real_network_on_scenes(tiny_network):
     found = evaluate(tiny_network, scenes, progress=False)
     assert found.images == 4 and 0 <= found.mean_iou < 1
     assert len(found.confusion) == 21
+
+
+def test_photos_of_many_sizes_do_not_pile_up():
+    drawn, shapes = [], [(8 + n % 50, 8, 3) for n in range(120)]
+
+    class Many:
+        def __getitem__(self, index):
+            drawn.append(index)
+            return Sample(str(index), np.zeros(shapes[index], np.uint8), np.ones(1), None)
+
+    found, most = [], 0
+    for batch in _batches(Many(), range(120), 3, masks=False):
+        assert len({sample.image.shape for sample in batch}) == 1 and len(batch) <= 3
+        most = max(most, len(drawn) - len(found))
+        found += [sample.id for sample in batch]
+    assert sorted(found, key=int) == [str(n) for n in range(120)]
+    assert most == 12

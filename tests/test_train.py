@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wsfcn import recipes
-from wsfcn.batches import epoch_order
+from wsfcn.batches import epoch_order, worker_count
 from wsfcn.build import build_model, load
 from wsfcn.data import build as build_data
 from wsfcn.data.transforms import augment, rng, to_tensor
@@ -261,6 +261,16 @@ def test_views_depend_on_their_key_alone():
     first, again = Views(data, SMOKE.augment, 0, 0)[3], Views(data, SMOKE.augment, 0, 0)[3]
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], Views(data, SMOKE.augment, 0, 1)[3][0])
+
+
+def test_workers_are_chosen_by_the_cores_that_there_are(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert [worker_count(n) for n in (0, 3)] == [0, 3]
+    for cores, processes, chosen in ((1, 1, 0), (2, 1, 1), (16, 1, 8), (16, 4, 3), (2, 4, 0)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: range(n), raising=False)
+        assert worker_count(-1, processes) == chosen
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # of 8 processes, on four machines
+    assert worker_count(-1, 8) == 0
 
 
 def test_training_without_a_cache_and_with_worker_processes_is_the_same(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -29,6 +30,17 @@ def epoch_order(count: int, seed: int, epoch: int, length: int = 0) -> np.ndarra
     generator = np.random.default_rng([seed, epoch, 0x0DE5])
     times = max(1, -(-length // count))
     return np.concatenate([generator.permutation(count) for _ in range(times)])
+
+
+def worker_count(asked: int, processes: int = 1) -> int:
+    """Loaders of each of the processes on this machine: `asked`, or for -1 a core each, at most 8,
+    one core of each process being left to itself."""
+    if asked >= 0:
+        return asked
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    allowed = getattr(os, "sched_getaffinity", None)
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    return min(8, max(0, cores // local - 1))
 
 
 class Batch(NamedTuple):
@@ -83,7 +95,8 @@ def batches(
     loader = torch.utils.data.DataLoader(
         Views(data, recipe.augment, settings.seed, epoch, masks=taught),
         batch_sampler=rows.tolist(),
-        num_workers=settings.workers,
+        num_workers=worker_count(settings.workers, world),
+        pin_memory=fabric.device.type == "cuda",  # or the copy would wait for the device
         generator=torch.Generator(),  # or the loader draws from the one that dropout and gate use
         worker_init_fn=stop.ignore,
     )

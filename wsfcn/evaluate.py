@@ -23,6 +23,8 @@ from .score import Score, compare
 from .segmentation import BACKGROUND, Segmentation
 from .settings import SettingsError
 
+WAITING = 4  # batches of samples that memory holds
+
 __all__ = [
     "ConfusionMatrix",
     "Score",
@@ -234,7 +236,8 @@ def _with_mask(sample: Sample) -> Sample:
 def _batches(
     dataset: Dataset, indices: Iterable[int], batch_size: int, masks: bool
 ) -> Iterator[list[Sample]]:
-    """Samples in batches of equal image size; every sample exactly once."""
+    """Samples in batches of equal image size; every sample exactly once. Of photos of many sizes
+    at most WAITING batches wait: then the largest one goes as it is."""
     waiting: dict[tuple[int, ...], list[Sample]] = {}
     for index in indices:
         sample = _with_mask(dataset[index]) if masks else dataset[index]
@@ -242,4 +245,6 @@ def _batches(
         batch.append(sample)
         if len(batch) == batch_size:
             yield waiting.pop(sample.image.shape)
+        elif sum(map(len, waiting.values())) >= WAITING * batch_size:
+            yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
     yield from waiting.values()

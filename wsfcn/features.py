@@ -23,7 +23,7 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
 from .data.sample import DataError, Dataset
-from .data.transforms import augment, rng, to_tensor
+from .data.transforms import augment, pixels_needed, rng, to_tensor
 from .files import PART, check_output_folder, replacing
 from .model.backbone import Features
 from .model.layers import resize
@@ -52,6 +52,8 @@ class Views(TorchDataset):
     def __init__(
         self, dataset: Dataset, settings: Augment, seed: int, view: int, masks: bool = False
     ) -> None:
+        if hasattr(dataset, "reduced"):  # photos; scenes have one size
+            dataset = dataset.reduced(pixels_needed(settings))
         self.dataset, self.settings, self.seed, self.view = dataset, settings, seed, view
         self.masks = masks
 
@@ -116,7 +118,7 @@ def _key(recipe: Recipe, dataset: Dataset) -> str:
         "views": recipe.train.views,
     }
     if hasattr(dataset, "fingerprint"):  # files change, scenes do not
-        facts["files"] = dataset.fingerprint()
+        facts |= {"files": dataset.fingerprint(), "least": pixels_needed(recipe.augment)}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

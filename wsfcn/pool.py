@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from tqdm import tqdm
+from .allocation import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -24,17 +24,14 @@ def in_order(
     work: Iterable[tuple[str, tuple[Any, ...]]],
     *,
     processes: int = 1,
-    describe: str | None = None,
-    total: int | None = None,
 ) -> Iterator[T]:
     """function(*arguments) for every (name, arguments) of `work`, in its order.
 
     processes: 1 does it here. Otherwise a function of a module runs in that many processes, at
     most twice as many pieces being on the way, so that `work` may be longer than memory.
-    describe: shows a progress bar with this name. Raises WorkError, named after the piece.
+    Raises WorkError, named after the piece.
     """
-    results = _here(function, work) if processes <= 1 else _pooled(function, work, processes)
-    return iter(tqdm(results, desc=describe, total=total, disable=describe is None))
+    return _here(function, work) if processes <= 1 else _pooled(function, work, processes)
 
 
 def _here(function: Callable[..., T], work: Iterable[tuple[str, tuple[Any, ...]]]) -> Iterator[T]:
@@ -52,7 +49,7 @@ def _pooled(
     waiting: deque[tuple[str, Future[T]]] = deque()
     # Forked children of a process that runs threads, as torch does, may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, initializer=_one_thread)
+    pool = ProcessPoolExecutor(processes, context, initializer=_prepared)
     try:
         for name, arguments in work:
             try:
@@ -84,7 +81,8 @@ def named(name: str, error: Exception) -> WorkError:
     return WorkError(f"{name}: {type(error).__name__}: {error}")
 
 
-def _one_thread() -> None:
+def _prepared() -> None:
+    keep_freed_memory()
     # One that has not loaded torch need not load it for this.
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

@@ -86,7 +86,6 @@ def refined(
     protocol: Protocol,
     *,
     processes: int = 1,
-    describe: str | None = None,
 ) -> Iterator[Segmentation]:
     """Segmentations, named for messages, after the CRF of a protocol; in their order.
 
@@ -109,7 +108,7 @@ def refined(
     # process longer than an image does.
     count = processes if protocol.crf_code == "pydensecrf" else 1
     solve = crf.solvers()[protocol.crf_code]
-    for solved in in_order(solve, work(), processes=count, describe=describe):
+    for solved in in_order(solve, work(), processes=count):
         one, problem = waiting.popleft()
         labels = label_map(problem.whole(solved), one.image.shape[:2])
         yield replace(one, labels=labels, protocol=protocol)

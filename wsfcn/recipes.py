@@ -180,7 +180,9 @@ class Train(Settings):
     views: int = Field(
         0, ge=0, description="augmented views an image whose features are cached; 0: none"
     )
-    workers: int = Field(0, ge=0, le=64, description="data loading processes")
+    workers: int = Field(
+        0, ge=-1, le=64, description="data loading processes; -1: as many as the cores can feed"
+    )
     seed: int = Field(0, ge=0)
 
 
@@ -288,7 +290,7 @@ def paper_voc() -> Recipe:
             dilations=(1, 12, 24, 36),
             rates=(1, 12, 24, 36),
         ),
-        train=Train(workers=8),
+        train=Train(workers=-1),
         protocol=protocols.paper(),
     )
 

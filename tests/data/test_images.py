@@ -299,3 +299,22 @@ def test_list_images(saved, tmp_path):
     assert list_images(str(tmp_path / "b.png")) == [tmp_path / "b.png"]
     with pytest.raises(ImageError, match=r"nowhere: no such file or folder"):
         list_images(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "shape"),
+    [
+        ("a.jpg", 0, (301, 401, 3)),
+        ("a.jpg", 150, (151, 201, 3)),
+        ("a.jpg", 151, (301, 401, 3)),
+        ("a.jpg", 30, (38, 51, 3)),
+        ("a.png", 30, (301, 401, 3)),
+    ],
+)
+def test_a_jpeg_is_decoded_small_where_that_is_enough(saved, colours, name, least, shape):
+    large = Image.fromarray(colours).resize((401, 301), Image.Resampling.BICUBIC)
+    path = saved(name, large)
+    found = read_image(path, least=least)
+    assert found.shape == shape
+    small = Image.fromarray(read_image(path)).resize(shape[1::-1], Image.Resampling.BOX)
+    assert np.abs(found.astype(int) - np.asarray(small)).mean() < 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsfcn.data.transforms import augment, rng, to_tensor
+from wsfcn.data.transforms import _crop, augment, pixels_needed, rng, to_tensor
 from wsfcn.recipes import Augment
 
 STILL = {"flip": 0, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
@@ -73,6 +73,26 @@ def test_mask_follows_the_image():
         out, labels = augment(image, settings, rng(0, 0, index), mask)
         differ = (out[..., 0] > 127) != (labels == 7)
         assert differ.mean() < 0.02  # only along the resampled border
+
+
+def test_a_whole_mask_follows_an_image_that_was_decoded_small():
+    image, mask = np.zeros((48, 64, 3), np.uint8), np.zeros((96, 128), np.uint8)
+    image[10:30, 20:44], mask[20:60, 40:88] = 255, 1
+    for index in range(5):
+        settings = Augment(**STILL, area=(0.5, 1), crop=64)
+        found, labels = augment(image, settings, rng(0, 0, index), mask)
+        assert 0.05 < labels.mean() < 0.95
+        assert ((found[..., 0] > 127) == labels).mean() > 0.97
+
+
+def test_pixels_needed_leave_every_crop_twice_its_size():
+    settings = Augment(crop=100, area=(0.7, 1.0))
+    needed = pixels_needed(settings)
+    for shape in ((needed, needed), (needed, 2 * needed), (3 * needed, needed)):
+        boxes = [_crop(*shape, settings, rng(0, 0, index)) for index in range(200)]
+        sides = [min(right - left, low - top) for left, top, right, low in boxes]
+        assert min(sides) >= 199  # whole pixels
+    assert pixels_needed(Augment(area=(0, 1))) == 0
 
 
 def test_crops_cover_the_area_and_aspects_asked_for():

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from wsfcn.data import Voc, build
+from wsfcn.data import Mislabelled, Voc, build
 from wsfcn.data.sample import VOC_CLASSES, DataError
-from wsfcn.recipes import Data, paper_voc
+from wsfcn.data.transforms import augment, pixels_needed, rng, to_tensor
+from wsfcn.features import Views
+from wsfcn.recipes import Augment, Data, paper_voc
+
+from .conftest import lines
+from .conftest import mask as write_mask
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/voc_animals"
 HOME = "voc/VOCdevkit/VOC2012"
@@ -293,3 +299,34 @@ def test_real_photos():
         assert len(data) == count
         for index in range(0, count, 61):
             assert set(classes(data[index])) == set(told[data.names[index]])
+
+
+def test_photos_that_are_decoded_small_keep_masks_and_labels(tmp_path):
+    random, masks = np.random.default_rng(0), tmp_path / "SegmentationClass"
+    for number, height in enumerate((300, 301)):
+        coarse = Image.fromarray(random.integers(0, 256, (8, 10, 3), np.uint8))
+        (tmp_path / "JPEGImages").mkdir(exist_ok=True)
+        coarse.resize((400, height), 3).save(tmp_path / "JPEGImages" / f"{number}.jpg", quality=95)
+        write_mask(masks / f"{number}.png", 1, 3, size=(400, height))
+    lines(tmp_path / "ImageSets" / "Segmentation" / "train.txt", "0", "1")
+    data = Voc(tmp_path)
+    small = data.reduced(100)
+    for whole, part in zip(data, small, strict=True):
+        assert whole.image.shape[0] in (300, 301) and part.image.shape[:2] == (
+            -(-whole.image.shape[0] // 2),
+            200,
+        )
+        assert (whole.mask == part.mask).all() and (whole.labels == part.labels).all()
+    assert data[0].image.shape == (300, 400, 3)  # and the first set stays as it was
+    settings = Augment(crop=32)
+    assert pixels_needed(settings) <= 100
+    noisy = Mislabelled(data, 1.0, 0)
+    for clean, wrong in zip(Views(data, settings, 0, 0), Views(noisy, settings, 0, 0), strict=True):
+        assert torch.equal(clean[0], wrong[0]) and not (clean[1] * wrong[1]).any()
+    for index, (image, _) in enumerate(Views(data, settings, 0, 0)):
+        full, _ = augment(data[index].image, settings, rng(0, 0, index))
+        difference = (image - to_tensor(full)).abs().mean()
+        assert 0 < difference < 2 / 255
+    write_mask(masks / "1.png", 1, 3, size=(398, 301))
+    with pytest.raises(DataError, match=r"1.png: the mask has 398 x 301 px.*has 400 x 301"):
+        small[1]

@@ -40,5 +40,5 @@ with contextlib.suppress(SystemExit):
 
 def test_a_process_for_the_crf_loads_no_torch():
     # What a worker of wsfcn.pool unpickles.
-    code = "import wsfcn.densecrf, wsfcn.pool; wsfcn.pool._one_thread()"
+    code = "import wsfcn.densecrf, wsfcn.pool; wsfcn.pool._prepared()"
     assert not loaded(code, ["torch", *HEAVY])

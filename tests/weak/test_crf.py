@@ -179,7 +179,7 @@ def test_the_filter_of_the_grid_against_the_exact_one():
 @pytest.mark.parametrize("kind", ["wsfcn", "baseline"])
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
 def test_labels_present_alone_give_what_all_labels_give(name, kind, code):
-    """To rounding, at every pixel; pixels where two labels tie could differ, and none does."""
+    """Within the mass of a label left out; of 10,800 pixels one, where two labels tie, differs."""
     image, masks = photo(name, 90, 120), guesses(90, 120, 4, absent=17)
     masks[:, 20:40, 30:70] = 0  # where only rejected classes were: every label at the clip
     found = dense_crf(image, masks, kind, code=code)
@@ -188,13 +188,23 @@ def test_labels_present_alone_give_what_all_labels_give(name, kind, code):
     energies, force = -np.log(masks.clip(1e-5, 1)), np.ones(21, np.float32)
     solve = densecrf.solve if code == "pydensecrf" else crf._torch
     whole = solve(image, energies, force, crf.BILATERAL_SXY[kind], 10)
-    np.testing.assert_allclose(found, whole, atol=2e-4)
-    np.testing.assert_array_equal(found.argmax(0), whole.argmax(0))
+    np.testing.assert_allclose(found, whole, atol=crf.NEGLIGIBLE)
+    assert (found.argmax(0) != whole.argmax(0)).sum() <= 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_a_label_stands_for_the_absent_where_it_matters_or_costs_nothing(count):
+    image, masks = photo("coffee", 20, 30), guesses(20, 30, count, absent=16)
+    _, energies, force, _ = crf.problem_of(image, masks, "wsfcn").given
+    assert len(energies) == len(force) == {2: 2, 3: 4, 4: 4, 5: 5}[count]
+    masks[:, 5:9] = 0  # the baseline's background can be nothing as well
+    _, energies, _, _ = crf.problem_of(image, masks, "baseline").given
+    assert len(energies) == count + 1
 
 
 @needs_pydensecrf
 def test_leaving_absent_labels_out_is_not_the_same():
-    """Why one label stands for the absent ones: without it, masks at the clip differ."""
+    """Where no class has a mask one label stands for the absent ones: without it, masks differ."""
     image, masks = photo("coffee", 60, 80), guesses(60, 80, 3, absent=18)
     masks[:, 20:40, 30:70] = 0
     energies = -np.log(masks.clip(1e-5, 1))

@@ -22,6 +22,12 @@ class Mislabelled:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def reduced(self, least: int) -> Mislabelled:
+        """As `Photos.reduced`; scenes stay."""
+        if not hasattr(self.dataset, "reduced"):
+            return self
+        return Mislabelled(self.dataset.reduced(least), self.rate, self.seed)
+
     def __getattr__(self, name: str) -> Any:  # its classes, the fingerprint of its files
         return getattr(self.dataset, name)
 

@@ -32,6 +32,7 @@ class Photos(ABC):
     """
 
     upright = False  # whether photos are turned as their EXIF data say
+    least = 0  # pixels of a side that are enough, see `read_image`
     home: Path  # where labels.csv lies
     _twice: Callable[[str], None] = staticmethod(refuse)
 
@@ -85,9 +86,11 @@ class Photos(ABC):
 
     def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]
-        image = read_image(self.image_path(index), upright=self.upright)
+        image = read_image(self.image_path(index), upright=self.upright, least=self.least)
         mask = self._read_mask(index)
-        if mask is not None and mask.shape != image.shape[:2]:
+        if mask is not None and not _fits(image.shape, mask.shape, bool(self.least)):
+            if self.least:
+                return self.reduced(0)[index]  # says the whole sizes
             (height, width), (high, wide) = mask.shape, image.shape[:2]
             place = self.mask_path(index) or f"{self.origin}: {self.names[index]}"
             raise DataError(
@@ -122,6 +125,12 @@ class Photos(ABC):
             names = self._named_in_xml(index)
         self._present[name] = frozenset(names)
         return self._present[name]
+
+    def reduced(self, least: int) -> Self:
+        """The same photos, each perhaps decoded small (see `read_image`); masks are whole."""
+        part = copy.copy(self)
+        part.least = least
+        return part
 
     def masked(self) -> Self:
         """The photos that have a mask."""
@@ -161,6 +170,14 @@ class Photos(ABC):
 
     def _named_in_xml(self, index: int) -> Iterable[str]:
         raise DataError(f"data.labels: {type(self).__name__.lower()} has no labels in XML")
+
+
+def _fits(image: tuple[int, ...], mask: tuple[int, ...], small: bool) -> bool:
+    """Whether a mask is that of an image, perhaps one that was decoded small."""
+    return any(
+        image[:2] == (-(-mask[0] // scale), -(-mask[1] // scale))
+        for scale in ((1, 2, 4, 8) if small else (1,))
+    )
 
 
 def read_lines(path: Path, twice: Callable[[str], None] = refuse) -> list[str]:

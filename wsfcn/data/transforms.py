@@ -25,20 +25,32 @@ def augment(
 ) -> tuple[Pixels, Pixels | None]:
     """A random crop, resized to settings.crop, perhaps mirrored, its colours changed.
 
-    image (H, W, 3) uint8, mask (H, W) uint8 or None -> the same with H = W = settings.crop. The
-    crop covers a share `area` with a log-uniform `aspect` (width / height). Brightness, contrast
-    and saturation are multiplied by [1 - x, 1 + x], the hue is turned by at most +-`hue`.
+    image (H, W, 3) uint8, mask (H, W) uint8 or None -> the same with H = W = settings.crop. A mask
+    may be larger than the image, if that was decoded small. The crop covers a share `area` with a
+    log-uniform `aspect` (width / height). Brightness, contrast and saturation are multiplied by
+    [1 - x, 1 + x], the hue is turned by at most +-`hue`.
     """
     box = _crop(image.shape[1], image.shape[0], settings, generator)
     side = (settings.crop, settings.crop)
     pictures = [Image.fromarray(image).resize(side, Image.Resampling.BICUBIC, box)]
     if mask is not None:
-        pictures.append(Image.fromarray(mask).resize(side, Image.Resampling.NEAREST, box))
+        wide, high = mask.shape[1] / image.shape[1], mask.shape[0] / image.shape[0]
+        same = (box[0] * wide, box[1] * high, box[2] * wide, box[3] * high)
+        pictures.append(Image.fromarray(mask).resize(side, Image.Resampling.NEAREST, same))
     if generator.random() < settings.flip:
         pictures = [p.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for p in pictures]
     pictures[0] = _change_colours(pictures[0], settings, generator)
     changed, *labels = map(np.array, pictures)
     return changed, labels[0] if labels else None
+
+
+def pixels_needed(settings: Augment) -> int:
+    """Of the shorter side of a photo, so that every crop has twice the pixels it is resized to.
+
+    Smaller, what is left to resize would show (by 1 to 2 of 255 levels); 0: no number is enough.
+    """
+    share = settings.area[0] * min(settings.aspect[0], 1 / settings.aspect[1])
+    return math.ceil(2 * settings.crop / math.sqrt(share)) if share else 0
 
 
 def _crop(

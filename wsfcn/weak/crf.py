@@ -23,6 +23,8 @@ CLIP = 1e-5  # masks below count as this much
 # Sides of a cell of the bilateral grid in standard deviations of the kernel; finer ones in colour
 # cost twice the time and gain nothing that can be measured.
 SPACE_CELL, COLOUR_CELL = 0.75, 1.0
+NEGLIGIBLE = 1e-3  # of the mass of every pixel: absent labels that share less are left out
+LANES = 4  # labels that pydensecrf takes at once; a fourth is cheaper than none
 
 
 def chosen_code(code: str = "auto") -> str:
@@ -52,7 +54,8 @@ def dense_crf(
     Classes that are nowhere in the masks cost no time, and yet the result is that of all N
     labels: their unary terms are equal, so by symmetry their results are, and one label stands
     for all M of them. Its unary term is lower by log M, and neighbours draw it with 1/M of the
-    force, since they hold its mass in M parts.
+    force, since they hold its mass in M parts. Where it is negligible at every pixel, as it is
+    unless some have no mask at all, it is left out too, and the absent classes get 0.
 
     Raises ImportError where pydensecrf is asked for and missing.
     """
@@ -71,9 +74,9 @@ class Problem(NamedTuple):
         """Probabilities of all N labels from those of the labels present and the shared one."""
         absent = int((~self.present).sum())
         whole = np.empty((len(self.present), *found.shape[1:]), np.float32)
-        whole[self.present] = found[: len(found) - (absent > 0)]
-        if absent:
-            whole[~self.present] = found[-1] / absent
+        count = len(whole) - absent
+        whole[self.present] = found[:count]
+        whole[~self.present] = found[-1] / absent if len(found) > count else 0
         return whole
 
 
@@ -88,9 +91,12 @@ def problem_of(image: NDArray[np.uint8], masks: NDArray[np.float32], kind: str) 
     present = masks.max((1, 2)) > CLIP
     present[0] = True
     absent = int((~present).sum())
-    energies = -np.log(masks[present].clip(CLIP, 1))
-    force = np.ones(len(energies) + (absent > 0), np.float32)
-    if absent:
+    kept = masks[present].clip(CLIP, 1)
+    energies = -np.log(kept)
+    free = len(kept) % LANES == LANES - 1
+    stands = absent > 0 and (free or CLIP * absent > NEGLIGIBLE * kept.max(0).min())
+    force = np.ones(len(energies) + stands, np.float32)
+    if stands:
         # A trifle more, so that rounding, which iterations amplify, decides no tie against the
         # background.
         shared = np.full((1, *image.shape[:2]), 2e-6 - np.log(CLIP * absent), np.float32)
