@@ -248,6 +248,7 @@ def lite_voc() -> Recipe:
             "data.train_split": "trainaug_large",
             "data.classes": ("cat", "cow", "dog", "horse", "person", "sheep"),
             "data.others": "background",
+            "train.views": 2,
         }
     )
 

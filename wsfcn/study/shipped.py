@@ -1,7 +1,8 @@
 """The networks that the package carries: made, scored and written by one command.
 
 `python -m wsfcn.study.shipped` trains what is not in the cache, checks what half precision costs
-and writes wsfcn/shipped/*.safetensors, each with its scores in the header.
+and writes wsfcn/shipped/*.safetensors, each with its scores in the header. The network for photos
+needs `--data DIR`, the folder of its photos.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .. import __version__, recipes
 from ..build import SHIPPED, load, save
 from ..data import build as build_data
 from ..evaluate import evaluate
+from ..features import Remembered
 from ..recipes import Recipe
 from .trained import trained
 
@@ -38,18 +40,24 @@ def scene_networks(base: Recipe | None = None) -> dict[str, Recipe]:
     return rows
 
 
+def photo_network(data: str) -> Recipe:
+    """WS-FCN on the photos of a folder with the lists trainaug_large and val, in bfloat16."""
+    return recipes.lite_voc().change({"data.root": data, "train.precision": "bf16-mixed"})
+
+
 def ship(name: str, recipe: Recipe, folder: Path = SHIPPED, progress: bool = True) -> str:
     """Train, score, write `folder`/name.safetensors; a line that says what half precision cost.
 
     Raises ValueError, and writes nothing, where it cost 0.1 mIoU or more.
     """
     result = trained(recipe, progress=progress)
+    result.model.recipe = recipe.change({"data.root": ""})  # where photos lay helps nobody
     path = folder / f"{name}.safetensors"
     made = {"version": __version__, "score": result.score.to_dict(), "seed": recipe.train.seed}
     part = folder / f".{name}.part.safetensors"
     try:
         save(result.model, part, made, compact=True)
-        half = evaluate(load(part), build_data(recipe.data)[1], progress=progress)
+        half = evaluate(Remembered(load(part)), build_data(recipe.data)[1], progress=progress)
         cost = 100 * (result.score.mean_iou - half.mean_iou)
         if cost >= 0.1:
             raise ValueError(f"{name}: half precision costs {cost:.2f} mIoU; not written")
@@ -63,8 +71,14 @@ def ship(name: str, recipe: Recipe, folder: Path = SHIPPED, progress: bool = Tru
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the shipped networks."""
     parser = argparse.ArgumentParser(description="Train and write the networks of the package.")
-    parser.add_argument("names", nargs="*", help="which; all by default")
-    chosen, known = parser.parse_args(arguments).names, scene_networks()
+    parser.add_argument("names", nargs="*", help="which; by default all that there are data for")
+    parser.add_argument("--data", help="folder of the photos of lite-voc")
+    given, known = parser.parse_args(arguments), scene_networks()
+    chosen = given.names
+    if given.data:
+        known["lite-voc"] = photo_network(str(Path(given.data).absolute()))
+    elif "lite-voc" in chosen:
+        parser.error("lite-voc: needs --data, the folder of its photos")
     if unknown := set(chosen) - set(known):
         parser.error(f"{', '.join(sorted(unknown))}: unknown; known: {', '.join(known)}")
     for name in chosen or known:
