@@ -26,6 +26,7 @@
 profile = "smoke"  # how much work: smoke, laptop or paper
 seed = 0  # seed of everything random
 model = "lite-scenes"  # trained network: a name or a file
+photo_model = "lite-voc"  # network for photos: the same
 photo = ""  # a photo of yours; empty: scikit-image's cat
 scene = 0  # validation scene that is taken apart
 scenes = 8  # validation scenes that are scored

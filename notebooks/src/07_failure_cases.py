@@ -26,7 +26,7 @@
 # schema: wsfcn.study.parameters.Failures
 profile = "smoke"  # how much work: smoke, laptop or paper
 seed = 0  # seed of everything random
-model = "lite-scenes"  # network that is looked at: name or file
+model = ""  # network that is looked at; empty: a shipped one
 photos = ""  # photos with masks (docs/data.md); empty: scenes
 split = "val"  # which list of the photos
 mined = 20  # images that are searched for failures
