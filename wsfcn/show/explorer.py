@@ -298,8 +298,9 @@ class Explorer(Interactive):
         """Some pictures in rows: image, CAM, masks of the network, after PAMR, the exact mask."""
         some = self.state.pictures[:3]
         columns = 5 if any(picture.truth is not None for picture in some) else 4
-        figure = ShownFigure(8.5, 0.3 + 8.75 / columns * len(some), dpi=80)
-        grid = figure.subplots(len(some), columns, squeeze=False)
+        tall = [picture.image.shape[0] / picture.image.shape[1] for picture in some]
+        figure = ShownFigure(8.5, 0.4 + 8.5 / columns * sum(tall), dpi=80)
+        grid = figure.subplots(len(some), columns, squeeze=False, height_ratios=tall)
         for row, picture in enumerate(some):
             views = (View(picture=row, stage=stage) for stage in ("cam", "gate", "pamr"))
             maps = [None, *map(self.state.labels, views), picture.truth]
