@@ -110,7 +110,7 @@ def test_every_figure_is_there_and_says_what_it_shows(outputs):
         assert len(output["metadata"]["image/png"]["alt"]) > 40
         image = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"])))
         films += getattr(image, "n_frames", 1) > 10
-        assert min(image.size) > 250
+        assert min(image.size) > 150
         low, high = image.convert("L").getextrema()
         assert high - low > 100  # not an empty sheet
     assert films == 1
