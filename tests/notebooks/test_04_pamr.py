@@ -66,7 +66,7 @@ def test_training_refines_faster_than_a_crf(run):
     assert times[SMALL] < times[LARGE] < times["dense CRF (torch)"]
 
 
-def test_labels_and_gates(run):
+def test_labels_and_gates(run, outputs):
     records = run[0].records
     right, wrong, gates = (records[n] for n in ("right_labels", "wrong_labels", "open_gates"))
     for kind in right:
@@ -76,7 +76,9 @@ def test_labels_and_gates(run):
     assert gates["PAMR, 6 rings"] <= gates["unrefined"] <= 1
     assert 0 <= records["photo_found_by_network"] < 1
     edges = records["photo_edges"]
-    assert min(edges["PAMR, enlarged"], edges["dense CRF"]) > edges["network"] > 0
+    assert set(edges) == {"network", "PAMR, small masks", "PAMR, enlarged", "dense CRF"}
+    steepest = max(edges, key=edges.get)
+    assert f"the steepest is that of *{steepest}* ({edges[steepest]:.1f})" in told(outputs)
 
 
 @pytest.mark.timeout(600)
