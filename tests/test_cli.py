@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
+import torch
 from PIL import Image
 
 import wsfcn
@@ -308,6 +311,40 @@ def test_segment_a_folder(call, model, photos, tmp_path):
     ]
     assert text.count("->") == 2
     assert json.loads((out / "a.json").read_text())["working_size"] == [64, 46]
+
+
+def test_segment_without_a_model_knows_animals_in_photos(call, tmp_path):
+    cat = Path(skimage.__file__).parent / "data/chelsea.png"
+    code, text, lines = call("segment", cat, "--out", tmp_path)
+    assert code == 0 and not lines and "chelsea.png: cat" in text
+    told = json.loads((tmp_path / "chelsea.json").read_text())
+    assert told["classes"] == ["background", "cat", "cow", "dog", "horse", "person", "sheep"]
+    assert max(told["scores"], key=told["scores"].get) == "cat" and told["scores"]["cat"] > 0.5
+    assert max(told["areas"], key=told["areas"].get) == "cat"
+    mask = np.asarray(Image.open(tmp_path / "chelsea.mask.png"))
+    assert mask.shape == (300, 451) and (mask == 1).mean() == pytest.approx(told["areas"]["cat"])
+
+
+def test_segment_takes_less_than_a_second(tmp_path):
+    """A photo of 1000 x 750 px from file to label map, mirrored image included, network loaded."""
+    cat = Image.open(Path(skimage.__file__).parent / "data/chelsea.png")
+    cat.resize((1000, 750), Image.Resampling.BICUBIC).save(tmp_path / "cat.jpg", quality=92)
+    network, seconds, threads = wsfcn.load("lite-voc"), [], torch.get_num_threads()
+    torch.set_num_threads(1)  # waiting threads would count as work
+    try:
+        for _ in range(4):
+            start = time.process_time()
+            result = wsfcn.segment(network, tmp_path / "cat.jpg")
+            seconds.append(time.process_time() - start)
+        start = time.process_time()
+        result.save(tmp_path, "cat")
+        saved = time.process_time() - start
+    finally:
+        torch.set_num_threads(threads)
+    protocol = result.protocol.describe()
+    print(f"{min(seconds):.2f} s of a core, {saved:.2f} s more to save; {protocol}")
+    assert result.protocol.scales == (1.0,) and result.protocol.flip
+    assert min(seconds) < 1.5  # of one core: less than a second on two; 0.4 where it was measured
 
 
 def test_segment_twice_in_the_photos_own_folder(call, model, photos):

@@ -169,7 +169,7 @@ def recipe_in(header: dict, path: str | Path) -> tuple[Recipe, tuple[str, ...]]:
 def load(source: str | Path) -> Network:
     """A trained network in eval mode: one of the package by name (`shipped`), or a file.
 
-    source: a name such as "lite-scenes", or a .safetensors written by `save`. Raises WeightsError
+    source: a name such as "lite-voc", or a .safetensors written by `save`. Raises WeightsError
     naming the file where it is missing, torn, or no network of this package.
     """
     path = Path(source)

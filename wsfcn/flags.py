@@ -110,7 +110,7 @@ class SegmentArguments:
 
     photos: Annotated[Positional[tuple[Path, ...]], arg(metavar="PHOTO...")]
     """Photos, or folders of photos."""
-    model: str = "lite-scenes"
+    model: str = "lite-voc"
     """A trained network: a name of the package, or a .safetensors file."""
     out: Path = Path("segmented")  # Folder for the results
     size: int | None = None

@@ -204,7 +204,7 @@ def segment(
     """Segment one photo: a path, an RGB uint8 array (H, W, 3), or a Pillow image.
 
     >>> import wsfcn
-    >>> model = wsfcn.load("lite-scenes")  # doctest: +SKIP
+    >>> model = wsfcn.load("lite-voc")  # doctest: +SKIP
     >>> wsfcn.segment(model, "photo.jpg").areas()  # doctest: +SKIP
     {'background': 0.71, 'cat': 0.29}
 

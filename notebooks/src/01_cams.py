@@ -11,7 +11,8 @@
 #   say what it shows and what it does not;
 # * name the two faults of a thresholded CAM, *object incompleteness* and *background
 #   incompleteness*, and measure both;
-# * say why no threshold repairs both faults, and how much the network WS-FCN does.
+# * say why no threshold repairs both faults, and how much the network WS-FCN does, on drawn
+#   scenes and on photos, yours included.
 #
 # **You need** one course in deep learning: convolutions, classification, training by gradient
 # descent. Every other term is explained where it first appears.
@@ -29,6 +30,7 @@ profile = "smoke"  # how much work: smoke, laptop or paper
 seed = 0  # seed of everything random
 photo = ""  # a photo of yours; empty: those of scikit-image
 model = "lite-scenes"  # trained network: a name or .safetensors
+photo_model = "lite-voc"  # network for photos: the same
 scenes = 8  # scenes that are scored, at most all there
 shown = 3  # scenes that are drawn
 
@@ -426,7 +428,68 @@ Markdown(
 # with one another, not with these.
 
 # %% [markdown]
-# ## 1.4 See for yourself
+# ## 1.4 And on photos?
+#
+# **Question.** Drawn scenes are kind: flat colours, black outlines. What is left on real photos?
+#
+# The package carries a second network of the same kind, trained on photos of PASCAL VOC from
+# their image labels. It knows six classes only; everything else should become background. Two of
+# the photos of scikit-image show one of them, the coffee shows none. For each photo below: the
+# class with the highest score, what in the classifier's features speaks for it (its CAM, as the
+# gradient of the score gives it), the network's own mask of it, and the label map that
+# `wsfcn.segment` returns. There is no exact mask to compare with: judge by eye.
+
+# %%
+from wsfcn.show.explorer import explore
+
+on_photos = wsfcn.load(photo_model)
+folder = Path(skimage.__file__).parent / "data"
+more = {"your photo": photo} if photo else {"astronaut": folder / "astronaut.png"}
+real = {"cat": paths["cat"], **more, "coffee": folder / files["coffee"]}
+real = {name: small(path, 500) for name, path in real.items()}
+state = explore(on_photos, real)
+results = {name: wsfcn.segment(on_photos, image) for name, image in real.items()}
+
+
+def of_best(picture):
+    """Name of the class with the highest score, its CAM, its mask: (h, w) in 0..1."""
+    k = int(picture.scores.argmax())
+    return on_photos.classes[k], picture.maps["cam"].of(k + 1), picture.maps["gate"].of(k + 1)
+
+
+looks = {picture.name: of_best(picture) for picture in state.pictures}
+draw.photo_grid(results, looks)
+
+# %%
+rows = {
+    name: {
+        "class": kind,
+        "its score": percent(results[name].scores[on_photos.classes.index(kind)]),
+        "CAM above half": percent((same_grid(heat) > 0.5).mean()),
+        "its share of the label map": percent(results[name].areas().get(kind, 0)),
+    }
+    for name, (kind, heat, _) in looks.items()
+}
+pd.DataFrame(rows).T
+
+# %%
+empty = [name for name, result in results.items() if not result.found]
+said = f"left without a class: {', '.join(empty)}" if empty else "none was left without a class"
+Markdown(
+    f"**What to notice.** The network knows {', '.join(on_photos.classes)}. Of these "
+    f"{len(real)} photos {said}. A CAM is divided by its own maximum, so it always glows "
+    "somewhere, also where its class is not. A mask of WS-FCN has to win against the background "
+    "pixel by pixel, and the class has to pass the filter. Does it cover the object, or again "
+    "only what gives it away? Where does it run out over the edge?\n"
+    f"\n*Protocol.* {next(iter(results.values())).protocol.describe()}; heat: one view, no flip."
+)
+
+# %% [markdown]
+# Try a photo of your own: `wsfcn run 01_cams -p photo dog.jpg`, or from a shell
+# `wsfcn segment dog.jpg`, which leaves picture, mask and areas. What the network was trained on,
+# how well it does on photos with exact masks, and what not to expect of it: `docs/models.md`.
+#
+# ## 1.5 See for yourself
 #
 # Every stage between a picture and its mask, under your hand; the later ones are the subject of
 # the next notebooks. Step through them with the buttons or the arrow keys, drag the line across
@@ -442,6 +505,12 @@ Explorer(network, samples[:shown], cams=floor.maps, stage="cam")
 # surroundings is claimed by the time the object is complete? Then do the same at the stage *Gate*,
 # with WS-FCN's own masks. The little curve is the IoU at every threshold: the flatter, the surer
 # the network is inside and outside, and the less it matters where you cut.
+#
+# The photos of section 1.4 with their network, in the same way. Without an exact mask there is no
+# IoU; the masks are larger, so there is more to see of each stage.
+
+# %%
+Explorer(state, stage="cam")
 
 # %% [markdown]
 # The numbers of this run, kept with the executed notebook, so that runs can be compared:
@@ -454,6 +523,8 @@ record("cam_grid_ceiling", round(ceiling, 4))
 columns = ("mean_iou", "object_found", "background_claimed", "mean_iou_guessed")
 for method, row in zip(("cam", "wsfcn"), table.to_numpy(), strict=True):
     record(method, {name: round(float(v), 4) for name, v in zip(columns, row, strict=True)})
+areas = {name: result.areas() for name, result in results.items()}
+record("photos", {n: {c: round(v, 4) for c, v in of.items()} for n, of in areas.items()})
 
 # %% [markdown]
 # ## Recap

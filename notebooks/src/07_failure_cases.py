@@ -19,14 +19,15 @@
 # | `smoke` | testing: 20 scenes are searched | 20 s |
 # | `laptop` | reading: 120 scenes, and 60 in each experiment | 50 s |
 #
-# Nothing is trained: the networks come with the package. Give `photos`, a folder with masks, and
-# sections 7.1 to 7.3 and the wall at the end look at your own data.
+# Nothing is trained: the networks come with the package. Give `photos`, a folder with masks laid
+# out as in `docs/data.md`, and sections 7.1 to 7.3 and the wall at the end look at your photos,
+# through the network for photos (or `model`): what it does not know counts as background.
 
 # %% tags=["parameters"]
 # schema: wsfcn.study.parameters.Failures
 profile = "smoke"  # how much work: smoke, laptop or paper
 seed = 0  # seed of everything random
-model = "lite-scenes"  # network that is looked at: name or file
+model = ""  # network that is looked at; empty: a shipped one
 photos = ""  # photos with masks (docs/data.md); empty: scenes
 split = "val"  # which list of the photos
 mined = 20  # images that are searched for failures
@@ -44,7 +45,7 @@ from wsfcn.show import failures as draw
 from wsfcn.study import failures
 from wsfcn.study.record import record
 
-network = wsfcn.load(model)
+network = wsfcn.load(model or ("lite-voc" if photos else "lite-scenes"))
 settings = recipes.lite_scenes().data
 
 
@@ -57,10 +58,10 @@ def scenes(count, **knobs):
 # %% [markdown]
 # ## 7.1 Which images are the worst?
 #
-# The scenes that the network was trained on show large objects only. Photos are less kind. So we
-# draw validation scenes, with designs that no training has seen, whose objects measure 12 to 85 %
-# of the picture's side. The network looks at each once, at one scale, without a mirror image, and
-# has to guess the classes itself.
+# The scenes that the network was trained on show large objects only. Photos are less kind. So,
+# unless you gave photos, we draw validation scenes, with designs that no training has seen, whose
+# objects measure 12 to 85 % of the picture's side. The network looks at each image once, at one
+# scale, without a mirror image, and has to guess the classes itself.
 
 # %%
 if photos:
@@ -372,8 +373,8 @@ Markdown("\n".join([*head, *(f"| {said} | {found} |" for said, found in confessi
 # reproduce. What it does print is that the same method has **61.57** mIoU on PASCAL VOC 2012 val
 # (Table IV; four scales and flips, no CRF, classes guessed) and **27.34** on MS COCO 2014 val
 # (Table V, the same protocol), a set with four times the classes and many more small objects.
-# Our protocol: one scale, no flip, no CRF, classes guessed, emoji scenes of 128 px: compare the
-# numbers of this notebook with one another only.
+# Our protocol: one scale, no flip, no CRF, classes guessed, emoji scenes of 128 px, or in sections
+# 7.1 to 7.3 your photos: compare the numbers of this notebook with one another only.
 
 # %%
 record("protocol", once.describe())

@@ -95,6 +95,17 @@ def real():
     return explorer.explore(network, [scenes[0], scenes[1], photo])
 
 
+@pytest.fixture(scope="session")
+def photographs():
+    """Two photos of scikit-image, seen by the network for photos."""
+    from skimage.data import astronaut, chelsea
+
+    import wsfcn
+
+    photos = {"cat": chelsea(), "astronaut": astronaut()}
+    return explorer.explore(wsfcn.load("lite-voc"), photos)
+
+
 @pytest.fixture
 def mounted(mount):
     """mounted(state, width, scheme, **view) -> (page, errors)."""
@@ -202,6 +213,35 @@ def test_every_stage_shows(mounted, real, shots):
     assert len(seen) == len(STAGES) and not errors
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_photos_have_the_classes_and_stages_of_their_network(mounted, photographs, shots, place):
+    picture = photographs.pictures[place]
+    kind = photographs.classes[picture.scores.argmax()]
+    page, errors = mounted(photographs, picture=place, stage="cam")
+    seen = page.locator(".wsx fieldset input:enabled").count()
+    assert seen == len(STAGES) - 1  # a photo has no exact mask
+    listed = page.locator('.wsx select[aria-label="Class"] option').all_inner_texts()
+    assert len(listed) == 1 + len(photographs.classes) and f"1: {kind}, score" in listed[1]
+    for stage in STAGES[:-1]:
+        look(page, stage=stage)
+        page.wait_for_timeout(450)
+        page.locator(".wsx").screenshot(path=shots / f"explorer_{picture.name}_{stage}.png")
+    for stage in MASKS:
+        view = View(picture=place, stage=stage, step=6, threshold=0.1)
+        found = page.evaluate(
+            """async (view) => {
+              const bytes = await window.widget.inflate(window.model.get("data"));
+              const scene = new window.widget.Scene(window.model.get("meta"), view.picture, bytes);
+              if (view.stage === "pamr") scene.refined(view.step);
+              return Array.from(scene.labels(view));
+            }""",
+            view.model_dump(mode="json"),
+        )
+        wanted = photographs.labels(view)
+        assert (np.reshape(found, wanted.shape) == wanted).mean() > 0.998, stage
+    assert not errors
+
+
 def test_the_keyboard_reaches_everything(mounted, real):
     page, errors = mounted(real, stage="image")
     page.locator(".wsx canvas").focus()
@@ -256,11 +296,13 @@ def test_a_pixel_tells_scores_affinities_and_flow(mounted, real, shots):
     page.mouse.click(box["x"] + 0.52 * box["width"], box["y"] + 0.45 * box["height"])
     page.wait_for_selector(".wsx table")
     cells = page.locator(".wsx td").all_inner_texts()
-    assert len(cells) == 48 and sum(map(float, cells)) == pytest.approx(100, abs=3)
+    assert len(cells) == 32 and sum(map(float, cells)) == pytest.approx(100, abs=3)
     row, column = 57, 66
     picture = real.pictures[0]
     image = explorer.to_tensor(picture.image)[None]
-    weights = explorer.PAMR().affinities(explorer.resize(image, (32, 32)))[0]
+    weights = explorer.PAMR(dilations=real.dilations).affinities(explorer.resize(image, (32, 32)))[
+        0
+    ]
     wanted = weights[:, round(row * 31 / 127), round(column * 31 / 127)].numpy()
     assert np.allclose(np.array(cells, float) / 100, wanted, atol=0.006)
     assert "sampled" in text(page, ".inspector") and "Pixel 66 across, 57 down" in text(page, "h4")

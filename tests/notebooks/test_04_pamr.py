@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import resource
 
 import numpy as np
@@ -14,7 +15,7 @@ from wsfcn.study.export import render_notebook
 from wsfcn.study.notebooks import run_notebook
 from wsfcn.study.sources import read_notebook
 
-FIGURES = 13
+FIGURES = 14
 CPU_SECONDS = 70  # some three times what it took here: other machines are slower
 SMALL, LARGE = "PAMR (small masks, 32 px)", "PAMR (enlarged, 128 px)"
 
@@ -65,7 +66,7 @@ def test_training_refines_faster_than_a_crf(run):
     assert times[SMALL] < times[LARGE] < times["dense CRF (torch)"]
 
 
-def test_labels_and_gates(run):
+def test_labels_and_gates(run, outputs):
     records = run[0].records
     right, wrong, gates = (records[n] for n in ("right_labels", "wrong_labels", "open_gates"))
     for kind in right:
@@ -74,6 +75,10 @@ def test_labels_and_gates(run):
     assert right["PAMR, 6 rings"] < right["PAMR, rings 1, 2, 4, 8"]
     assert gates["PAMR, 6 rings"] <= gates["unrefined"] <= 1
     assert 0 <= records["photo_found_by_network"] < 1
+    edges = records["photo_edges"]
+    assert set(edges) == {"network", "PAMR, small masks", "PAMR, enlarged", "dense CRF"}
+    steepest = max(edges, key=edges.get)
+    assert f"the steepest is that of *{steepest}* ({edges[steepest]:.1f})" in told(outputs)
 
 
 @pytest.mark.timeout(600)
@@ -85,11 +90,12 @@ def test_a_photo_of_ones_own_takes_the_place_of_the_cat(tmp_path):
     result = run_notebook("04_pamr_refinement", values, tmp_path / "out", progress=False)
     cells = read_notebook(result.path)["cells"]
     said = told([output for cell in cells for output in cell.get("outputs", ())])
-    assert "Asked for any class" in said and "Where did the blob's edge snap" in said
-    assert "whiskers" not in said
+    kind, score = re.search(r"gives \*(\w+)\* a score of (\d+) %", said).groups()
     states = read_notebook(result.path)["metadata"]["widgets"].popitem()[1]["state"].values()
-    (meta,) = (s["state"]["meta"] for s in states if "meta" in s["state"])
-    shown = meta["pictures"][1]
+    metas = [s["state"]["meta"] for s in states if "meta" in s["state"]]
+    (meta,) = (m for m in metas if m["pictures"][0]["name"] == "photo")
+    assert kind in meta["classes"] and len(meta["classes"]) < 20 and 0 <= int(score) <= 100
+    (shown,) = meta["pictures"]
     assert shown["name"] == "photo" and shown["image"]["shape"] == [60, 200, 3]
     assert shown["truth"] is None
 
@@ -106,7 +112,7 @@ def test_every_figure_is_there_and_says_what_it_shows(outputs):
         assert len(output["metadata"]["image/png"]["alt"]) > 40
         image = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"])))
         films += getattr(image, "n_frames", 1) > 10
-        assert min(image.size) > 250
+        assert min(image.size) > 150
         low, high = image.convert("L").getextrema()
         assert high - low > 100  # not an empty sheet
     assert films == 1

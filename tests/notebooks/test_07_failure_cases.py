@@ -6,9 +6,11 @@ import base64
 import io
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from wsfcn.data.sample import VOC_CLASSES
 from wsfcn.study.failures import CAUSES
 from wsfcn.study.notebooks import run_notebook
 from wsfcn.study.sources import read_notebook
@@ -99,6 +101,31 @@ def test_the_wall_is_kept_with_the_notebook(done, outputs):
     widgets = read_notebook(done.path)["metadata"]["widgets"]
     state = widgets["application/vnd.jupyter.widget-state+json"]["state"][shown]["state"]
     assert len(state["meta"]["cases"]) == 20 and "render" in state["_esm"]
+
+
+@pytest.mark.timeout(600)
+def test_photos_with_masks_are_mined_by_the_network_for_photos(tmp_path):
+    """Cut-outs of a photo, laid out as VOC, with a chair that the network does not know."""
+    from skimage.data import chelsea
+
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+    for n in range(5):
+        photo, mask = chelsea()[10 * n :, : 440 - 30 * n], np.full((300 - 10 * n, 440 - 30 * n), 8)
+        mask[:40], mask[-30:, -60:] = 0, VOC_CLASSES.index("chair") + 1
+        Image.fromarray(photo).save(tmp_path / f"photos/JPEGImages/{n}.jpg")
+        path = tmp_path / f"photos/SegmentationClass/{n}.png"
+        Image.fromarray(mask.astype(np.uint8)).save(path)
+    names = "".join(f"{n}\n" for n in range(5))
+    (tmp_path / "photos/ImageSets/Segmentation/val.txt").write_text(names)
+    values = {"photos": str(tmp_path / "photos"), "paired": 4}
+    run = run_notebook("07_failure_cases", values, tmp_path / "out", progress=False)
+    assert sum(run.records["main_cause"].values()) <= 5 and 0 < run.records["mean_iou"] < 1
+    widgets = read_notebook(run.path)["metadata"]["widgets"].popitem()[1]["state"].values()
+    (meta,) = (w["state"]["meta"] for w in widgets if "meta" in w["state"])
+    assert len(meta["cases"]) == 5
+    told = str(meta)
+    assert "cat" in told and "chair" not in told
 
 
 def test_nothing_went_wrong(outputs):

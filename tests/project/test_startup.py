@@ -24,6 +24,11 @@ def test_the_package_loads_when_it_is_used():
     assert used == {"torch"}
 
 
+def test_a_network_is_read_without_what_only_training_needs():
+    # torch's compiler alone would take as long as all the rest.
+    assert not loaded('import wsfcn; wsfcn.load("lite-scenes")', ["torch._dynamo", *HEAVY])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["train", "--help"], ["train", "lite_scenes", "--help"], ["segment", "--help"]],

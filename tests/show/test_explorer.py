@@ -72,6 +72,9 @@ def test_numbers_are_off_by_half_a_step_at_most(tiny_network):
     masks = picture.maps["gate"]
     exact = output.probabilities[0, list(masks.channels)].numpy()
     assert abs(masks.decoded() - exact).max() <= 1 / 510 + 1e-6
+    for place, c in enumerate(masks.channels):
+        assert (masks.of(c) == masks.decoded()[place]).all()
+    assert masks.of(99).shape == exact.shape[1:] and not masks.of(99).any()
     left_out = [c for c in range(21) if c not in masks.channels]
     assert output.probabilities[0, left_out].numpy().max(initial=0) <= 1 / 510
     flow = picture.maps["sf2"]
@@ -116,7 +119,8 @@ def test_labels_follow_threshold_and_background(state, stage):
 def test_pamr_and_the_rule_are_those_of_the_package(state):
     picture = state.pictures[0]
     masks = torch.from_numpy(picture.maps["gate"].decoded())[None]
-    refined = PAMR(4)(to_tensor(picture.image)[None], masks)
+    assert state.dilations == (1, 2, 4, 8) == tuple(state.packed()[0]["dilations"])  # the recipe's
+    refined = PAMR(4, state.dilations)(to_tensor(picture.image)[None], masks)
     full = resize(refined, (64, 96))[0]
     full[0] = full[0] ** 2
     wanted = np.array(picture.maps["gate"].channels)[full.argmax(0).numpy()]
@@ -185,6 +189,8 @@ def test_the_widget_carries_state_picture_and_text(state):
     assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"} <= {*data}
     still = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     assert still.width > 400 and "photo" in metadata["image/png"]["alt"]
+    photo = Explorer(State(state.classes, state.pictures[1:])).still()  # no column of exact masks
+    assert np.asarray(photo.convert("L"))[:, 7 * photo.width // 8 :].min() < 200
 
 
 @pytest.mark.parametrize("wrong", [{"stages": "pamr"}, {"threshold": 2}, {"stage": "flow"}])

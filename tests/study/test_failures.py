@@ -5,7 +5,7 @@ import pytest
 
 from wsfcn import data, recipes
 from wsfcn.data.grounds import FAMILY_OF
-from wsfcn.data.sample import IGNORE, VOC_CLASSES, Sample
+from wsfcn.data.sample import IGNORE, VOC_CLASSES, DataError, Sample
 from wsfcn.settings import SettingsError
 from wsfcn.study.failures import (
     CAUSES,
@@ -87,6 +87,15 @@ def test_objects_have_their_own_iou():
     assert min(t.iou for t in near_second.things) == pytest.approx(400 / 540)
 
 
+def test_of_several_objects_the_one_that_misses_most_is_told():
+    truth = box(90, 0, 4, 4, DOG, box(75, 75, 3, 3, CAT, OBJECT))  # 0.2 %, and a speck
+    case = case_of(truth, box(20, 20, 40, 12))
+    assert "30 % of the cat is found; it covers 16.0 %" in " ".join(case.why)
+    assert case._told("small object") == "0 % of the dog is found; it covers 0.2 % of the image"
+    speck = case_of(box(60, 60, 3, 3), NOTHING)
+    assert "small object: the cat covers 0.1 % of the image" in speck.why[0]
+
+
 def test_counts_add_up():
     cases = [case_of(OBJECT, NOTHING), case_of(OBJECT, box(18, 18, 44, 44))]
     counts = count_causes(cases)
@@ -142,6 +151,35 @@ def test_photos_come_in_the_classes_of_the_network(lite, tmp_path):
     found = photos(lite, tmp_path)
     assert len(found) == 1 and found.classes == lite.classes  # b has no mask
     assert mine(lite, found)[0].place == ""
+
+
+def test_classes_that_a_network_does_not_know_are_what_they_were_in_its_training(lite, tmp_path):
+    from PIL import Image
+
+    import wsfcn
+
+    truth = box(60, 60, 20, 20, VOC_CLASSES.index("chair") + 1, OBJECT)
+    truth[0] = IGNORE
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/val.txt").write_text("a\n")
+    Image.fromarray(np.full((SIDE, SIDE, 3), 99, np.uint8)).save(tmp_path / "JPEGImages/a.jpg")
+    Image.fromarray(truth).save(tmp_path / "SegmentationClass/a.png")
+    network = wsfcn.load("lite-voc")
+    (sample,) = photos(network, tmp_path)
+    cat = network.classes.index("cat") + 1
+    assert sample.mask[30, 30] == cat and sample.mask[65, 65] == 0 and sample.mask[0, 0] == IGNORE
+    (case,) = mine(network, photos(network, tmp_path))
+    assert (
+        case.classes == network.classes and case.errors[65, 65] == (case.prediction[65, 65] > 0) * 2
+    )
+    all_known = photos(lite, tmp_path)[0]
+    assert all_known.mask[65, 65] == VOC_CLASSES.index("chair") + 1
+
+
+def test_a_folder_that_is_laid_out_in_no_known_way_is_named(lite, tmp_path):
+    with pytest.raises(DataError, match="is laid out neither as VOC"):
+        photos(lite, tmp_path)
 
 
 def test_an_image_without_a_mask_is_named():

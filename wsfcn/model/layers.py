@@ -148,7 +148,8 @@ def init_kaiming(module: nn.Module) -> None:
     """Kaiming-normal convolutions (fan-in, gain sqrt 2) with zero bias; batch norms 1 and 0."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
-            nn.init.kaiming_normal_(m.weight)
+            if not m.weight.is_meta:  # there it would do nothing, but import torch's compiler
+                nn.init.kaiming_normal_(m.weight)
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
         elif isinstance(m, nn.BatchNorm2d) and m.affine:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..data.sample import IGNORE, Sample
+from ..segmentation import Segmentation
 from .figures import ShownFigure
 from .panels import BLUE, ORANGE, PURPLE, Image8, Labels, painted, plain, present, show, swatches
 from .segmentation import percent
@@ -178,13 +179,43 @@ def mask_grid(
         show(row[0], sample.image, " + ".join(names))
         values = {method: f"{100 * scores[method][index]:.0f} %" for method in masks}
         for axis, method in zip(row[1:-1], masks, strict=True):
-            _masked(axis, sample, masks[method][index], classes, f"IoU {values[method]}")
-        _masked(row[-1], sample, sample.mask, classes)
+            _masked(axis, sample.image, masks[method][index], classes, f"IoU {values[method]}")
+        _masked(row[-1], sample.image, sample.mask, classes)
         told.append(f"{' and '.join(names)}: {', '.join(f'{m} {v}' for m, v in values.items())}")
     above = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
     for axis, title in zip(axes[0], ("scene", *masks, "exact mask"), strict=True):
         axis.annotate(fill(title, 14), (0.5, 1), (0, 22), fontsize=11, fontweight="bold", **above)
     figure.alt = "Masks beside the exact ones, with their IoU. " + "; ".join(told)
+    return figure
+
+
+def photo_grid(
+    results: Mapping[str, Segmentation], maps: Mapping[str, tuple[str, Map, Map]]
+) -> ShownFigure:
+    """A row for each photo: image, CAM and mask of one class as heat, the label map with names.
+
+    maps: photo -> name of the class, its CAM, and its share of each pixel in the network's masks.
+    """
+    tall = [one.image.shape[0] / one.image.shape[1] for one in results.values()]
+    figure = ShownFigure(10.5, 2.4 * sum(tall) + 0.55 * len(tall), layout="compressed")
+    axes = figure.subplots(len(tall), 4, squeeze=False, height_ratios=tall)
+    told = []
+    for (name, one), row in zip(results.items(), axes, strict=True):
+        kind, *heats = maps[name]
+        score = percent(float(one.scores[one.classes.index(kind)]))
+        show(row[0], one.image, name)
+        for axis, heat, title in zip(
+            row[1:], heats, (f"CAM: {kind}", f"mask: {kind}"), strict=False
+        ):
+            _heat(axis, one.image, heat, title)
+        row[1].set_xlabel(f"score of {kind}: {score}", fontsize=9)
+        _masked(row[3], one.image, one.labels, one.classes, "label map")
+        areas = one.areas()
+        found = ", ".join(f"{n} {percent(areas[n])}" for n in one.found) or "no class found"
+        row[3].set_xlabel(found, fontsize=9)
+        told.append(f"{name}: {kind} scores {score}; {found}")
+    figure.alt = "Photos, CAMs and masks of a class, label maps. " + "; ".join(told)
+    _heat_bar(figure, axes, "CAM: evidence; mask: share of a pixel")
     return figure
 
 
@@ -198,10 +229,12 @@ def _heat(axis: Axes, image: Image8, heat: Map, title: str = "") -> None:
         axis.contour(fine, levels=[0.5], colors="white", linewidths=1.4)
 
 
-def _heat_bar(figure: ShownFigure, axes: Any) -> None:
+def _heat_bar(
+    figure: ShownFigure, axes: Any, label: str = "evidence, share of the map's maximum"
+) -> None:
     place: dict[str, Any] = {"fraction": 0.02, "pad": 0.01, "aspect": 40, "shrink": 0.75}
     bar = figure.colorbar(ScalarMappable(cmap=HEAT), ax=axes, **place)
-    bar.set_label("evidence, share of the map's maximum", fontsize=9)
+    bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.ax.axhline(0.5, color="white", lw=1.4)
 
@@ -217,10 +250,10 @@ def _judged(sample: Sample, labels: Labels) -> Image8:
 
 
 def _masked(
-    axis: Axes, sample: Sample, labels: Labels, classes: Sequence[str], title: str = ""
+    axis: Axes, image: Image8, labels: Labels, classes: Sequence[str], title: str = ""
 ) -> None:
     """The painted labels, and the names of the classes where each has most of its pixels."""
-    picture = painted(sample.image, labels, 0.65)
+    picture = painted(image, labels, 0.65)
     show(axis, picture, title)
     scale = len(picture) / len(labels)
     box = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.2}

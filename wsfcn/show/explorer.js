@@ -133,7 +133,7 @@ export class Scene {
     });
   }
 
-  /** PAMR in small pieces of work, between which events come first: the 48 weights at each place,
+  /** PAMR in small pieces of work, between which events come first: the weights at each place,
    *  neighbour by neighbour, then the gate's maps after each step (wsfcn.weak.pamr). */
   *work() {
     const { h, w } = this.maps.gate, { H, W, rgb, offsets } = this, size = h * w, count = offsets.length;
@@ -695,7 +695,7 @@ async function render({ model, el: root }) {
     inspector.dataset.key = key;
     inspector.replaceChildren();
     if (!view.pixel) {
-      inspector.append(el("p", { className: "hint" }, "Click the picture to inspect a pixel: its class scores, its 48 affinities, its flow."));
+      inspector.append(el("p", { className: "hint" }, "Click the picture to inspect a pixel: its class scores, its affinities, its flow."));
       return;
     }
     const [row, column] = view.pixel, i = row * scene.W + column;

@@ -99,6 +99,12 @@ class Maps:
         """(C, h, w), the values that the browser sees."""
         return np.float32(self.low) + self.values * np.float32((self.high - self.low) / 255)
 
+    def of(self, channel: int) -> NDArray[np.float32]:
+        """(h, w), one channel as `decoded`; zeros for a class that is nowhere."""
+        if channel not in self.channels:
+            return np.zeros(self.values.shape[1:], np.float32)
+        return self.decoded()[self.channels.index(channel)]
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -126,11 +132,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class State:
-    """All that the explorer knows; `cams` says whose CAMs they are."""
+    """All that the explorer knows; cams: whose they are; dilations: the rings of PAMR."""
 
     classes: tuple[str, ...]
     pictures: tuple[Picture, ...]
     cams: Literal["network", "classifier"] = "network"
+    dilations: tuple[int, ...] = DILATIONS
 
     def labels(self, view: View) -> NDArray[np.uint8]:
         """Label map (H, W) of a view's stage: cam, gate, pamr or crf.
@@ -144,7 +151,7 @@ class State:
         stored = picture.maps[name]
         maps = torch.from_numpy(stored.decoded())[None]
         if view.stage == "pamr":
-            maps = PAMR(view.step)(to_tensor(picture.image)[None], maps)
+            maps = PAMR(view.step, self.dilations)(to_tensor(picture.image)[None], maps)
         height, width = picture.image.shape[:2]
         values = resize(maps, (height, width))[0].double().numpy()
         kept = picture.kept(view.allowed)
@@ -186,7 +193,7 @@ class State:
             "cams": self.cams,
             "classes": self.classes,
             "colours": class_colours(len(self.classes) + 1).tolist(),
-            "dilations": DILATIONS,
+            "dilations": self.dilations,
             "iterations": ITERATIONS,
             "filter": CLASS_FILTER,
         }
@@ -209,7 +216,8 @@ def explore(
     cams: images (1, 3, H, W) -> CAMs (1, K, h, w) and anything, such as `CamFloor.maps`. Without:
     what in the backbone's features speaks for a class in this network, gradient times feature
     (HiResCAM; for a classifier that ends in global average pooling this is its CAM), for the
-    classes that score highest. size: longest side at which the network works.
+    classes that score highest. size: longest side at which the network works. PAMR has the rings
+    of the network's recipe.
     """
     if isinstance(samples, Mapping):
         blank = np.zeros(len(network.classes), np.float32)
@@ -217,7 +225,8 @@ def explore(
     longest = working_size(network, size)
     with _evaluating(network):
         pictures = tuple(_picture(network, one, longest, cams, crf) for one in samples)
-    return State(tuple(network.classes), pictures, "classifier" if cams else "network")
+    rings = network.recipe.weak.pamr_dilations
+    return State(tuple(network.classes), pictures, "classifier" if cams else "network", rings)
 
 
 def _picture(network: Network, sample: Sample, longest: int, cams: Any, crf: bool) -> Picture:
@@ -287,17 +296,19 @@ class Explorer(Interactive):
 
     def still(self) -> Image.Image:
         """Some pictures in rows: image, CAM, masks of the network, after PAMR, the exact mask."""
-        count = min(3, len(self.state.pictures))
-        figure = ShownFigure(8.5, 0.3 + 1.75 * count, dpi=80)
-        grid = figure.subplots(count, 5, squeeze=False)
-        for row, picture in enumerate(self.state.pictures[:count]):
+        some = self.state.pictures[:3]
+        columns = 5 if any(picture.truth is not None for picture in some) else 4
+        tall = [picture.image.shape[0] / picture.image.shape[1] for picture in some]
+        figure = ShownFigure(8.5, 0.4 + 8.5 / columns * sum(tall), dpi=80)
+        grid = figure.subplots(len(some), columns, squeeze=False, height_ratios=tall)
+        for row, picture in enumerate(some):
             views = (View(picture=row, stage=stage) for stage in ("cam", "gate", "pamr"))
             maps = [None, *map(self.state.labels, views), picture.truth]
             titles = ("image", "CAM", "masks", "after PAMR", "exact mask")
-            for axes, title, labels in zip(grid[row], titles, maps, strict=True):
+            for axes, title, labels in zip(grid[row], titles, maps, strict=False):
                 image = picture.image if labels is None else painted(picture.image, labels)
                 show(axes, image, title if row == 0 else "")
-            grid[row, -1].set_visible(picture.truth is not None)
+            grid[row, -1].set_visible(columns == 4 or picture.truth is not None)
         file = BytesIO()
         figure.savefig(file, format="png")
         return Image.open(file)

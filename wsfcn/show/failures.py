@@ -47,9 +47,12 @@ def error_map(case: Case) -> Image8:
 
 def case_rows(cases: Sequence[Case], width: float = 10.5) -> ShownFigure:
     """A row for each case: image, prediction, exact mask, errors by cause, and why."""
-    figure = ShownFigure(width, 0.7 + width / 5.7 * len(cases), layout="compressed")
+    shapes = [case.truth.shape for case in cases]
+    tall = [max(1.35, width / 5.7 * height / wide) for height, wide in shapes]  # inches
+    figure = ShownFigure(width, 0.7 + sum(tall), layout="compressed")
     titles = ("image", "prediction", "exact mask", "errors by cause", "why")
-    grid = figure.subplots(len(cases), 5, squeeze=False, width_ratios=(1, 1, 1, 1, 1.5))
+    widths = (1, 1, 1, 1, 1.5)
+    grid = figure.subplots(len(cases), 5, squeeze=False, width_ratios=widths, height_ratios=tall)
     for case, row in zip(cases, grid, strict=True):
         image = case.sample.image
         pictures = (large(image), *(painted(image, m) for m in (case.prediction, case.truth)))

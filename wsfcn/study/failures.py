@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..data import build_split, scored
+from ..data.check import layout_of
 from ..data.grounds import FAMILY_OF, grounds
 from ..data.sample import IGNORE, Dataset, Sample
 from ..data.scenes import Scene, SceneSet
@@ -115,8 +116,13 @@ class Case:
         labels = (self.truth if missed else self.prediction)[self.of(cause)]
         most = np.bincount(labels, minlength=len(self.classes) + 1)[1:]
         name, share = self.classes[most.argmax()], 100 * most.max() / self.truth.size
-        if missed and (own := [t for t in self.things if t.name == name]):
-            worst = min(own, key=lambda t: t.found)
+        if missed:
+            area = SMALL if cause == "small object" else 1.1
+            part = UNSEEN if cause == "missing class" else 1.1
+            own = [t for t in self.things if t.name == name and t.area < area and t.found < part]
+            if not own:  # the object is a speck
+                return f"the {name} covers {share:.1f} % of the image"
+            worst = max(own, key=lambda t: t.area * (1 - t.found))
             part, area = 100 * worst.found, 100 * worst.area
             return f"{part:.0f} % of the {name} is found; it covers {area:.1f} % of the image"
         if cause == "false class":
@@ -235,9 +241,10 @@ def objects(cases: Sequence[Case]) -> pd.DataFrame:
 
 
 def photos(model: Network, folder: str | Path, split: str = "val") -> Dataset:
-    """The photos with masks of a folder, in the network's classes: as VOC lies on disk, or with
-    labels.csv and masks."""
-    voc = (Path(folder) / "JPEGImages").is_dir()
-    kind, labels = ("voc", "masks") if voc else ("folder", "csv")
+    """The photos with masks of a folder, laid out in any way that `wsfcn data check` knows, in the
+    network's classes; other classes are what they were in its training, left out or background."""
+    kind = layout_of(Path(folder))
+    labels = "csv" if kind == "folder" else "masks"
     source = {"kind": kind, "labels": labels, "root": str(folder), "val_split": split, "val": 0}
-    return scored(build_split(Data(**source, classes=model.classes), "val"))
+    source |= {"classes": model.classes, "others": model.recipe.data.others}
+    return scored(build_split(Data(**source), "val"))

@@ -111,6 +111,7 @@ class Cams(NotebookParameters):
 
     photo: FilePath = Field("", description="a photo of yours; empty: those of scikit-image")
     model: ModelName = Field("lite-scenes", description="trained network: a name or .safetensors")
+    photo_model: ModelName = Field("lite-voc", description="network for photos: the same")
     scenes: int = Field(8, ge=1, le=2000, description="scenes that are scored, at most all there")
     shown: int = Field(3, ge=1, le=12, description="scenes that are drawn")
 
@@ -187,6 +188,7 @@ class Refinement(NotebookParameters):
     PROFILES: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"scenes": 64}}
 
     model: ModelName = Field("lite-scenes", description="trained network: a name or a file")
+    photo_model: ModelName = Field("lite-voc", description="network for photos: the same")
     photo: FilePath = Field("", description="a photo of yours; empty: scikit-image's cat")
     scene: int = Field(0, ge=0, le=299, description="validation scene that is taken apart")
     scenes: int = Field(8, ge=2, le=300, description="validation scenes that are scored")
@@ -199,7 +201,7 @@ class Failures(NotebookParameters):
         "laptop": {"mined": 120, "paired": 60, "shown": 2}
     }
 
-    model: ModelName = Field("lite-scenes", description="network that is looked at: name or file")
+    model: ModelName = Field("", description="network that is looked at; empty: a shipped one")
     photos: FolderPath = Field("", description="photos with masks (docs/data.md); empty: scenes")
     split: str = Field("val", description="which list of the photos")
     mined: int = Field(20, ge=4, le=2000, description="images that are searched for failures")
