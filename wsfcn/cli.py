@@ -135,7 +135,7 @@ def _scored_data(given: EvaluateArguments, model: Network) -> Data:
         kind = given.kind or layout_of(given.data)
         labels = "csv" if kind == "folder" else "masks"
         changes = {"kind": kind, "root": str(given.data), "labels": labels, "train": 0, "val": 0}
-        data = type(data)().change(changes | {"classes": model.classes})
+        data = type(data)().change(changes | {"classes": model.classes, "others": data.others})
     if given.split in ("train", "val"):
         return data
     if data.kind == "scenes":

@@ -84,7 +84,7 @@ class EvaluateArguments:
     """A trained network: a name of the package, or a .safetensors file."""
     data: Path | None = None
     """A folder of other photos with masks than those of the recipe; only classes that the model
-    knows are scored, pixels of others are left out."""
+    knows are scored; pixels of others are what the recipe says (left out, or background)."""
     kind: Literal["voc", "coco", "folder"] | None = None
     """How --data is laid out; told by what lies there if not given."""
     split: str = "val"  # Which images: train, val, or another list of the data, such as test

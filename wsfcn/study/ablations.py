@@ -66,7 +66,8 @@ def photos(folder: str | Path, model: Network) -> Dataset:
     """The validation photos with masks of a folder, in any layout that `data` reads."""
     kind = layout_of(Path(folder))
     labels = "csv" if kind == "folder" else "masks"
-    settings = Data(kind=kind, root=str(folder), labels=labels, classes=model.classes, val=0)
+    made: dict[str, Any] = {"classes": model.classes, "others": model.recipe.data.others}
+    settings = Data(kind=kind, root=str(folder), labels=labels, val=0, **made)
     return scored(build_split(settings, "val"))
 
 
