@@ -299,7 +299,7 @@ class Explorer(Interactive):
         some = self.state.pictures[:3]
         columns = 5 if any(picture.truth is not None for picture in some) else 4
         tall = [picture.image.shape[0] / picture.image.shape[1] for picture in some]
-        figure = ShownFigure(8.5, 0.4 + 8.5 / columns * sum(tall), dpi=80)
+        figure = ShownFigure(8.5, 0.4 + 8.5 / columns * sum(tall), dpi=110)
         grid = figure.subplots(len(some), columns, squeeze=False, height_ratios=tall)
         for row, picture in enumerate(some):
             views = (View(picture=row, stage=stage) for stage in ("cam", "gate", "pamr"))
