@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import re
 from dataclasses import asdict, dataclass
@@ -187,6 +188,9 @@ def _unboxed(box: str, command: str) -> str:
     first, _, rest = " ".join(lines).partition("\0")
     for theirs, ours in _REWORDED:
         first = re.sub(theirs, ours, first.strip())
-    if hint := re.search(r"Perhaps you meant:\s*(--[\w.-]+)", rest):
-        return f"{first}; did you mean {hint[1]}?"
+    flag = r"--[\w.-]*\w"
+    hints = re.findall(flag, rest.partition("Perhaps you meant")[2].partition("--help")[0])
+    if hints and (asked := re.search(flag, first)):  # tyro's first may be a longer name
+        [near] = difflib.get_close_matches(asked[0], hints, n=1, cutoff=0)
+        return f"{first}; did you mean {near}?"
     return f"{first}; see wsfcn {command} --help".removeprefix("; ")

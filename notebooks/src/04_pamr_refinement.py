@@ -723,6 +723,8 @@ stages = {
     "dense CRF": torch.from_numpy(dense_crf(view, both.numpy())),
 }
 decided = {name: m.argmax(0).numpy().astype(np.uint8) for name, m in stages.items()}
+
+# %%
 slope = ndimage.gaussian_gradient_magnitude(np.asarray(shrunk.convert("L"), float), 1)
 
 
