@@ -16,6 +16,7 @@ from .data.sample import Dataset
 from .features import FeatureCache, Views
 from .model.backbone import Features
 from .model.network import Network, Output
+from .pool import own_cores
 from .recipes import Recipe, Train
 
 
@@ -38,9 +39,7 @@ def worker_count(asked: int, processes: int = 1) -> int:
     if asked >= 0:
         return asked
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    allowed = getattr(os, "sched_getaffinity", None)
-    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
-    return min(8, max(0, cores // local - 1))
+    return min(8, max(0, own_cores() // local - 1))
 
 
 class Batch(NamedTuple):

@@ -171,5 +171,6 @@ def _picture(experiment: Experiment, lines: Lines) -> Figure:
     tables = {m: gains(frame(first), m, base, along) for m in measures}
     found = effects(first, base, measures[0], along).drop(index=base)
     told = dict(found.get("paper", found["gain"] * float("nan")).dropna())
-    images = {row: tuple(ends) for row, ends in found[["images low", "images high"]].iterrows()}
+    ends = found.reindex(columns=["images low", "images high"])  # notebooks count no images
+    images = {row: tuple(pair) for row, pair in ends.iterrows()}
     return effect_plot(tables, {measures[0]: told}, interval, images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,13 @@ T = TypeVar("T")
 
 class WorkError(RuntimeError):
     """A piece of work failed; the message names it and says what happened."""
+
+
+def own_cores() -> int:
+    """The cores that this process may use; a batch system or `taskset` may give it a few."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def in_order(

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from ..features import cache_folder
 from ..files import check_output_folder, write_all
+from ..pool import own_cores
 from ..settings import SettingsError
 from .execute import execute, gpus, leaving, stop
 from .experiments import SUFFIX, Run
@@ -97,13 +98,6 @@ def sweep(
     return [done[run.key] for run in runs]
 
 
-def _cores() -> int:
-    """The cores that this process may use; a batch system or `taskset` may give it a few."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def told(record: Mapping[str, Any]) -> str:
     """A line on a record: its scores and how long it took."""
     scores = record["scores"].items()
@@ -120,7 +114,7 @@ def _started(
     if scheduler and runs:
         pool = _dask(scheduler)
     else:
-        cores = _cores()
+        cores = own_cores()
         jobs = max(1, min(jobs or gpus() or min(cores, MOST_JOBS), len(runs)))
         threads, pool = max(1, cores // jobs), ThreadPoolExecutor(jobs)
     leaving.clear()
