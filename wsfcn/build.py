@@ -44,6 +44,8 @@ def _backbone(settings: Model) -> Backbone:
     more = {"stride": settings.stride} if settings.backbone.startswith("resnet") else {}
     try:
         backbone = BACKBONES[settings.backbone](frozen=settings.frozen, **more)
+        if settings.hypercolumn:
+            backbone.stack(settings.hypercolumn)
     except ValueError as error:
         raise SettingsError(f"model.{error}") from None
     if settings.pretrained:

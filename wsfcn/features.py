@@ -117,6 +117,8 @@ def _key(recipe: Recipe, dataset: Dataset) -> str:
         "backbone": [recipe.model.backbone, recipe.model.pretrained, recipe.model.frozen],
         "views": recipe.train.views,
     }
+    if recipe.model.hypercolumn:
+        facts["hypercolumn"] = recipe.model.hypercolumn
     if hasattr(dataset, "fingerprint"):  # files change, scenes do not
         facts |= {"files": dataset.fingerprint(), "least": pixels_needed(recipe.augment)}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -164,6 +166,8 @@ class Remembered(nn.Module):
         stages = network.backbone.stages()[: network.backbone.frozen]
         state = nn.ModuleList(chain(*stages)).state_dict().values()
         told = hashlib.sha256(repr(network.backbone).encode())
+        if network.backbone.hypercolumn:
+            told.update(repr(network.backbone.hypercolumn).encode())
         for tensor in state:
             told.update(tensor.cpu().numpy().tobytes())
         self.folder = cache_folder() / "stems" / told.hexdigest()[:16]

@@ -100,6 +100,9 @@ class Model(Settings):
     )
     stride: Literal[8, 16] = Field(8, description="of the high features; 16 for ResNets alone")
     frozen: int = Field(1, ge=1, le=7, description="leading stages of the backbone kept frozen")
+    hypercolumn: Lengths = Field(
+        (), description="earlier stages whose maps are stacked onto the high features"
+    )
     context: Context = "fca"
     fusion: Fusion = "sf2"
     width: int = Field(64, ge=8, le=1024, description="channels after the context module")

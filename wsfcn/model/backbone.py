@@ -15,7 +15,8 @@ from .layers import freeze, freeze_batch_norms
 class Features(NamedTuple):
     """Two feature levels of a backbone.
 
-    low: (B, C_low, ceil(H/4), ceil(W/4)); high: (B, C_high, ceil(H/s), ceil(W/s)), s its stride.
+    low: (B, C_low, ceil(H/4), ceil(W/4)); high: (B, C_high, ceil(H/s), ceil(W/s)), s its stride;
+    the last stage's channels first, then those of the backbone's hypercolumn.
     """
 
     low: Tensor
@@ -29,6 +30,8 @@ class Backbone(nn.Module):
     how to run one (`units`), sets `low_channels`, `high_channels`, `stride` and `low_stage`,
     the index of the stage whose output is the low map, and calls `settle` when it is built.
     Batch norms always keep their running statistics and their affine weights are frozen.
+    `stack` lets the maps of earlier stages into the high features, where `stage_channels` tells
+    how wide they are.
     """
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -37,6 +40,8 @@ class Backbone(nn.Module):
     high_channels: int
     stride = 8
     low_stage: int
+    stage_channels: tuple[int, ...] = ()
+    hypercolumn: tuple[int, ...] = ()
     frozen: int
     checkpointing = False  # recompute each unit in the backward pass instead of keeping its maps
 
@@ -58,6 +63,24 @@ class Backbone(nn.Module):
         for stage in stages[:frozen]:
             freeze(stage)
 
+    def stack(self, hypercolumn: tuple[int, ...]) -> None:
+        """Stack the maps of these stages (1 is the first) onto the last one's, at the same stride:
+        a hypercolumn (Hariharan et al., CVPR 2015). Deep features know what, earlier ones where.
+        """
+        possible = range(self.low_stage + 2, len(self.stage_channels))
+        if not self.stage_channels:
+            raise ValueError("hypercolumn: only an EfficientNet-Lite can have one")
+        if any(stage not in possible for stage in hypercolumn):
+            allowed = f"{possible[0]} to {possible[-1]}"
+            raise ValueError(f"hypercolumn: takes stages {allowed}, got {hypercolumn}")
+        self.hypercolumn = tuple(sorted(set(hypercolumn)))
+        stacked = sum(self.stage_channels[stage - 1] for stage in self.hypercolumn)
+        self.high_channels = self.stage_channels[-1] + stacked
+
+    def last(self, high: Tensor) -> Tensor:
+        """The part of high features that the last stage made."""
+        return high[:, : self.stage_channels[-1]] if self.hypercolumn else high
+
     def forward(self, x: Tensor) -> Features:
         """x: (B, 3, H, W), normalised."""
         return self.rest(self.stem(x))
@@ -73,6 +96,12 @@ class Backbone(nn.Module):
 
     def _run(self, features: Features, first: int, last: int) -> Features:
         low, x = features
+        # What earlier stages gave to the hypercolumn lies behind the map that goes on.
+        stacked = [s for s in self.hypercolumn if s <= first]
+        kept: list[Tensor] = []
+        if stacked:
+            widths = [self.stage_channels[s - 1] for s in stacked]
+            x, *kept = x.split([x.shape[1] - sum(widths), *widths], 1)
         for stage in range(first, last):
             for unit in self.units(stage):
                 if self.checkpointing and torch.is_grad_enabled():
@@ -81,4 +110,6 @@ class Backbone(nn.Module):
                     x = unit(x)
             if stage <= self.low_stage:
                 low = x
-        return Features(low, x)
+            if stage + 1 in self.hypercolumn:
+                kept.append(x)
+        return Features(low, torch.cat([x, *kept], 1) if kept else x)

@@ -121,6 +121,7 @@ class EfficientNetLite(Backbone):
                 blocks.append(MBConv(channels, outputs, kernel, expansion, *first))
                 channels = outputs
             self.ends.append(len(blocks))
+            self.stage_channels += (channels,)
         self._blocks = nn.Sequential(*blocks)
         self.low_channels, self.high_channels = _round_channels(STAGES[1][2], width), channels
         self.has_classifier = classifier
@@ -150,5 +151,5 @@ class EfficientNetLite(Backbone):
         """
         if not self.has_classifier:
             raise ValueError("classify needs a backbone built with classifier=True")
-        final = F.relu6(folded(self._conv_head, self._bn1, self.forward(x).high))
+        final = F.relu6(folded(self._conv_head, self._bn1, self.last(self.forward(x).high)))
         return self._fc(final.mean((2, 3))), final

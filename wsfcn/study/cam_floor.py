@@ -56,7 +56,7 @@ class CamFloor:
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) in [0, 1] -> CAMs (B, K, h, w) in [0, 1], probabilities (B, K)."""
         pixels = self.network.normalise(images).contiguous(memory_format=torch.channels_last)
-        features = self.network.backbone(pixels).high
+        features = self.network.backbone.last(self.network.backbone(pixels).high)
         scores = self.classifier(features.mean((2, 3)))
         return class_activation_maps(features, self.classifier.weight), scores.sigmoid()
 
@@ -119,7 +119,7 @@ def _pooled(
         for rows in np.split(np.arange(len(train)), range(64, len(train), 64)):
             batch = cache.batch(view, rows)
             high = network.backbone.rest(Features(batch.low, batch.high)).high
-            pooled.append(high.mean((2, 3)))
+            pooled.append(network.backbone.last(high).mean((2, 3)))
             labels.append(batch.labels)
     return torch.cat(pooled), torch.cat(labels)
 
