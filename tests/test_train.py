@@ -234,7 +234,8 @@ def test_frozen_stages_that_remember_change_no_score(tmp_path, monkeypatch):
     again = evaluate(Remembered(model), val, progress=False)
     assert expected == first.confusion == again.confusion and not seen
     other = build_model(SMOKE.change({"model.frozen": 5}))
-    assert Remembered(other).folder != Remembered(model).folder
+    stacked = build_model(SMOKE.change({"model.hypercolumn": (3,)}))
+    assert len({Remembered(m).folder for m in (model, other, stacked)}) == 3
     assert Remembered(build_model(SMOKE.change({"model.context": "aspp"}))).folder == (
         Remembered(model).folder
     )

@@ -275,6 +275,42 @@ def test_stem_then_rest_is_the_same_wherever_the_backbone_is_cut(case, backbone)
             assert all(map(torch.equal, backbone.rest(stem), expected))
 
 
+def test_a_hypercolumn_stacks_earlier_maps_wherever_the_backbone_is_cut():
+    recipe = recipes.smoke_scenes().change({"model.pretrained": False, "model.frozen": 1})
+    torch.manual_seed(0)
+    plain = build_model(recipe).backbone.eval()
+    torch.manual_seed(0)
+    stacked = build_model(recipe.change({"model.hypercolumn": (5, 3)})).backbone.eval()
+    x = images((33, 41))
+    with torch.inference_mode():
+        alone, found = plain(x), stacked(x)
+        assert torch.equal(found.low, alone.low)
+        assert torch.equal(stacked.last(found.high), alone.high)
+        assert plain.last(alone.high) is alone.high
+        for frozen, part in ((3, found.high[:, 320:360]), (5, found.high[:, 360:])):
+            plain.frozen = frozen
+            assert torch.equal(plain.stem(x).high, part)  # stage 3, then stage 5
+        assert found.high.shape[1] == stacked.high_channels == 320 + 40 + 112
+        for frozen in range(1, 8):
+            stacked.frozen = frozen
+            assert all(map(torch.equal, stacked.rest(stacked.stem(x)), found))
+
+
+@pytest.mark.parametrize("stages", [(2,), (7,), (3, 8)])
+def test_stages_that_a_hypercolumn_cannot_have_are_named(stages):
+    smoke = recipes.smoke_scenes().change({"model.pretrained": False})
+    message = rf"^model\.hypercolumn: takes stages 3 to 6, got {re.escape(str(stages))}$"
+    with pytest.raises(SettingsError, match=message):
+        build_model(smoke.change({"model.hypercolumn": stages}))
+
+
+def test_other_backbones_have_no_hypercolumn():
+    changes = {"model.backbone": "vgg16", "model.frozen": 1, "model.pretrained": False}
+    recipe = recipes.smoke_scenes().change(changes | {"model.hypercolumn": (3,)})
+    with torch.device("meta"), pytest.raises(SettingsError, match="only an EfficientNet-Lite"):
+        build_model(recipe)
+
+
 def test_training_leaves_every_norm_as_it_is(backbone):
     before = {name: value.clone() for name, value in backbone.named_buffers()}
     backbone.train()
