@@ -17,6 +17,7 @@ from wsfcn.data.transforms import augment, rng, to_tensor
 from wsfcn.evaluate import Score, evaluate
 from wsfcn.features import Remembered, Views, cache_folder, cached_features
 from wsfcn.model.backbone import Features
+from wsfcn.model.network import Network
 from wsfcn.train import losses, parameter_groups, train
 
 SMOKE = recipes.smoke_scenes().change(
@@ -222,6 +223,25 @@ def test_two_processes_that_want_the_same_features_compute_them_once(tmp_path, m
     for thread in work:
         thread.join()
     assert sorted(seen) == list(range(24))
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_half_precision_reaches_the_network_with_cached_features_too(views, tmp_path, monkeypatch):
+    seen = []
+    finish = Network.finish
+
+    def watched(self, *arguments):
+        if self.training:
+            seen.append(torch.is_autocast_enabled("cpu"))
+        return finish(self, *arguments)
+
+    monkeypatch.setattr(Network, "finish", watched)
+    for precision in ("bf16-mixed", "32-true"):
+        changes = {"train.precision": precision, "train.views": views}
+        changes |= {"train.epochs": 1, "train.warmup_epochs": 0}
+        train(SMOKE.change(changes), tmp_path / precision, monitor=0, progress=False)
+        assert seen and all(half == (precision != "32-true") for half in seen)
+        seen.clear()
 
 
 def test_frozen_stages_that_remember_change_no_score(tmp_path, monkeypatch):

@@ -214,7 +214,8 @@ def replay(path: str | Path) -> dict[str, float]:
         rows = np.array(header["rows"])
         batch = Batch(inputs, part["image"], part["labels"], rows, part.get("masks"))
         warm_up = header["epoch"] < recipe.train.warmup_epochs
-        output = batch.forward(wrapped, recipe.augment.crop)
+        with fabric.autocast():
+            output = batch.forward(wrapped, recipe.augment.crop)
         taught = {"warm_up": warm_up, "masks": batch.masks}
         lost = losses(output, batch.image, batch.labels, recipe.weak, **taught)
         fabric.backward(lost.classification + recipe.weak.mask_weight * lost.mask)

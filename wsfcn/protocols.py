@@ -93,6 +93,12 @@ def given_image_labels() -> Protocol:
     return Protocol(name="single-scale+flip, labels given", image_labels=True)
 
 
+def photos() -> Protocol:
+    """As single_scale, with a background that must be surer of itself and a class filter of 0.3,
+    both chosen on photos that trained nothing (docs/results.md): what `lite-voc` is scored with."""
+    return Protocol(name="photos", background="power", background_value=4.0, class_filter=0.3)
+
+
 def paper() -> Protocol:
     """The released WS-FCN without CRF (Table IV, 61.57 on VOC val): four scales with flip,
     background constant 0.25."""
@@ -130,6 +136,7 @@ NAMED: dict[str, Callable[[], Protocol]] = {
     for function in (
         single_scale,
         given_image_labels,
+        photos,
         paper,
         baseline,
         paper_gt_labels,

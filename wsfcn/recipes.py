@@ -232,6 +232,9 @@ def lite_folder() -> Recipe:
             "data.val": 0,
             "augment.crop": 256,
             "model.dilations": (1, 2, 4, 6),
+            "model.hypercolumn": (3, 5),
+            "weak.mask_weight": 8.0,
+            "protocol": protocols.photos(),
             "train.epochs": 8,
             "train.warmup_epochs": 3,
             "train.epoch_steps": 64,
@@ -251,7 +254,7 @@ def lite_voc() -> Recipe:
             "data.train_split": "trainaug_large",
             "data.classes": ("cat", "cow", "dog", "horse", "person", "sheep"),
             "data.others": "background",
-            "train.views": 2,
+            "model.backbone": "efficientnet_lite2",
         }
     )
 

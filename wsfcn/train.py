@@ -239,7 +239,8 @@ def train(
             rest = batches(fabric, network, train_data, cache, recipe, epoch, state.step)
             for number, batch in enumerate(rest):
                 guard.watch(batch)
-                output = batch.forward(wrapped, recipe.augment.crop)
+                with fabric.autocast():  # which Fabric leaves out of methods other than forward
+                    output = batch.forward(wrapped, recipe.augment.crop)
                 warm_up = epoch < recipe.train.warmup_epochs
                 lost = losses(
                     output,
