@@ -287,13 +287,34 @@ def test_a_hypercolumn_stacks_earlier_maps_wherever_the_backbone_is_cut():
         assert torch.equal(found.low, alone.low)
         assert torch.equal(stacked.last(found.high), alone.high)
         assert plain.last(alone.high) is alone.high
-        for frozen, part in ((3, found.high[:, 320:360]), (5, found.high[:, 360:])):
+        for frozen, part in ((3, found.high[:, 320:360]), (5, found.high[:, 360:472])):
             plain.frozen = frozen
             assert torch.equal(plain.stem(x).high, part)  # stage 3, then stage 5
-        assert found.high.shape[1] == stacked.high_channels == 320 + 40 + 112
+        assert found.high.shape[1] == stacked.high_channels == 480
+        assert not found.high[:, 320 + 40 + 112 :].any()
         for frozen in range(1, 8):
             stacked.frozen = frozen
             assert all(map(torch.equal, stacked.rest(stacked.stem(x)), found))
+
+
+@pytest.mark.parametrize("context", ["fca", "aspp"])
+def test_gradients_behind_a_hypercolumn_survive_bfloat16(context):
+    changes = {"model.hypercolumn": (3, 5), "model.context": context, "model.pretrained": False}
+    changes |= {"model.width": 48, "model.dilations": (1, 2, 4, 6), "model.frozen": 7}
+    torch.manual_seed(0)
+    network = build_model(recipes.smoke_scenes().change(changes)).train()
+    high = torch.randn(8, network.backbone.high_channels, 32, 32)
+    high = high.contiguous(memory_format=torch.channels_last)
+    found = []
+    for half in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = network.context(high, None)
+        (out.float() * torch.linspace(-1, 1, 32)).mean().backward()
+        kernels = [p for p in network.context.parameters() if p.dim() == 4 and p.shape[1] > 400]
+        found.append([p.grad for p in kernels])
+    assert len(found[0]) > 4
+    assert all(half.norm() < 3 * full.norm() for full, half in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("stages", [(2,), (7,), (3, 8)])

