@@ -11,7 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from .layers import freeze, freeze_batch_norms
 
-
 # Hypercolumns are filled up with zeros to sixteens of channels: else the weight gradient of a dilated
 # convolution in bfloat16 holds garbage on CPUs (oneDNN of torch 2.13).
 SIXTEEN = 16
