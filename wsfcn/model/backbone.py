@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from .layers import freeze, freeze_batch_norms
 
-# Hypercolumns are filled up with zeros to sixteens of channels: else the weight gradient of a dilated
-# convolution in bfloat16 holds garbage on CPUs (oneDNN of torch 2.13).
+# Hypercolumns are filled up with zeros to sixteens of channels: else the weight gradient of a
+# dilated convolution in bfloat16 holds garbage on CPUs (oneDNN of torch 2.13).
 SIXTEEN = 16
 
 
