@@ -77,8 +77,10 @@ def test_labels_and_gates(run, outputs):
     assert 0 <= records["photo_found_by_network"] < 1
     edges = records["photo_edges"]
     assert set(edges) == {"network", "PAMR, small masks", "PAMR, enlarged", "dense CRF"}
-    steepest = max(edges, key=edges.get)
-    assert f"the steepest is that of *{steepest}* ({edges[steepest]:.1f})" in told(outputs)
+    top = f"{max(edges.values()):.1f}"  # rounded, two may be the steepest
+    steepest = [name for name, edge in edges.items() if f"{edge:.1f}" == top]
+    text = told(outputs)
+    assert any(f"the steepest is that of *{name}* ({top})" in text for name in steepest)
 
 
 @pytest.mark.timeout(600)
