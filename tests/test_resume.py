@@ -429,13 +429,13 @@ def test_data_that_changed_between_stop_and_resume(photos, tmp_path):
     with pytest.raises(CutError):
         run(tmp_path / "run", photos, every=1, on_step=cut_at(2))
     table = Path(photos.data.root) / "labels.csv"
-    status, text = table.stat(), table.read_text()
+    text = table.read_text()
     table.write_text(text.replace("1.png, cat", "1.png, dog"))
     with pytest.raises(RunError, match="the data are not those that the run began with"):
         run(tmp_path / "run", photos, resume=True)
     assert_whole(tmp_path / "run", 1)
     table.write_text(text)
-    os.utime(table, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.utime(table, (1000, 1000))  # as after a copy
     assert run(tmp_path / "run", photos, resume=True).rows
 
 

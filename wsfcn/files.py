@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PART = ".part"  # the end of names of files that are still growing
+END = 4096  # bytes at either end of a file by which `fingerprint` knows it
 
 
 def check_output_folder(folder: str | Path) -> Path:
@@ -26,6 +28,25 @@ def check_output_folder(folder: str | Path) -> Path:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder}: cannot write there, {existing} is read-only")
     return folder
+
+
+def digest(path: str | Path) -> str:
+    """The sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(path: str | Path) -> str:
+    """Name, size and a hash of both ends of a file: the same for every copy, whatever its times.
+
+    Compressed photos and masks differ at their ends when they differ anywhere, as good as always.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        ends = file.read(END)
+        file.seek(max(END, size - END))
+        ends += file.read(END)
+    return f"{Path(path).name} {size} {hashlib.sha256(ends).hexdigest()}"
 
 
 @contextmanager

@@ -106,8 +106,8 @@ class RunFolder:
         if "data" in changed:
             raise RunError(
                 f"{self.folder}: the data are not those that the run began with: "
-                f"{changed['data'][0]} in {path.name}, now {changed['data'][1]}; restore names, "
-                "sizes and times of the files, or begin another run"
+                f"{changed['data'][0]} in {path.name}, now {changed['data'][1]}; restore "
+                "the files, or begin another run"
             )
         if changed:
             told = ", ".join(f"{k} was {old}, is {new}" for k, (old, new) in changed.items())

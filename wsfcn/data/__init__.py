@@ -46,6 +46,6 @@ def scored(data: Dataset) -> Dataset:
 
 
 def fingerprint(data: Dataset) -> str:
-    """What tells whether data are still the same; of photos also names, sizes, times of files."""
+    """What tells whether data are still the same; of photos also what their files are."""
     told = f"{len(data)} images, {len(data.classes)} classes"
     return f"{told}, files {data.fingerprint()}" if hasattr(data, "fingerprint") else told

@@ -13,6 +13,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import digest, fingerprint
 from .images import SUFFIXES, read_image, read_mask
 from .labels import LARGEST, LabelError, Row, check_known, read_rows, refuse
 from .sample import IGNORE, DataError, Sample, check_size
@@ -139,19 +140,17 @@ class Photos(ABC):
         return part
 
     def fingerprint(self) -> str:
-        """Changes with the names, sizes and times of the photos and of what labels them."""
+        """Changes with lists and labels, with names, sizes and both ends of photos and masks."""
         label = {"masks": self.mask_path, "xml": self._xml_path}.get(self.source)
-        files: list[Path | None] = [*self._sources]
+        files: list[Path | None] = []
         for index in range(len(self)):
             files += [self.image_path(index), label(index) if label else None]
-        digest = hashlib.sha256()
-        for path in filter(None, files):
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise DataError(f"{path}: {error.strerror}") from None
-            digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        return digest.hexdigest()[:16]
+        try:
+            told = [f"{path.name} {digest(path)}" for path in self._sources]
+            told += map(fingerprint, filter(None, files))
+        except OSError as error:
+            raise DataError(f"{error.filename}: {error.strerror}") from None
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
     def _read_mask(self, index: int) -> NDArray[np.uint8] | None:
         """(H, W) of the known classes."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..files import digest, fingerprint
 from ..recipes import Data
 
 
@@ -70,7 +71,7 @@ def run_key(
 
 def inputs_fingerprint(values: Mapping[str, Any], inputs: Iterable[str | Path] = ()) -> str:
     """Changes with the inputs and with the files that parameters name: files by what is in them,
-    folders by names, sizes and times of all below.
+    folders by names, sizes and ends of all files below.
 
     Raises FileNotFoundError for an input that is not there.
     """
@@ -79,24 +80,18 @@ def inputs_fingerprint(values: Mapping[str, Any], inputs: Iterable[str | Path] =
     told = []
     for path in map(Path, (*inputs, *named)):
         if not path.is_dir():
-            told.append(_digest(path))
+            told.append(digest(path))
             continue
-        for file in sorted(path.rglob("*")):
-            status = file.stat()
-            told.append(f"{file.relative_to(path)} {status.st_size} {status.st_mtime_ns}")
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        told += [f"{file.parent.relative_to(path)} {fingerprint(file)}" for file in files]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache
 def _package_digest() -> str:
     root = Path(__file__).parents[1]
     files = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".pyc")
-    return hashlib.sha256("".join(map(_digest, files)).encode()).hexdigest()
+    return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
 
 
 @cache
