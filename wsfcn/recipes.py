@@ -222,7 +222,10 @@ def lite_scenes() -> Recipe:
 
 
 def lite_folder() -> Recipe:
-    """The laptop profile on photos of your own: a folder with labels.csv, named by data.root."""
+    """The laptop profile on photos of your own: a folder with labels.csv, named by data.root.
+
+    Tuned on photos of animals (lite_voc); small sets see each photo more often, not fewer steps.
+    """
     return lite_scenes().change(
         {
             "name": "lite_folder",
@@ -231,6 +234,7 @@ def lite_folder() -> Recipe:
             "data.train": 0,
             "data.val": 0,
             "augment.crop": 256,
+            "model.backbone": "efficientnet_lite2",
             "model.dilations": (1, 2, 4, 6),
             "model.hypercolumn": (3, 5),
             "weak.mask_weight": 8.0,
@@ -254,7 +258,6 @@ def lite_voc() -> Recipe:
             "data.train_split": "trainaug_large",
             "data.classes": ("cat", "cow", "dog", "horse", "person", "sheep"),
             "data.others": "background",
-            "model.backbone": "efficientnet_lite2",
         }
     )
 
