@@ -146,7 +146,8 @@ class Photos(ABC):
         for index in range(len(self)):
             files += [self.image_path(index), label(index) if label else None]
         try:
-            told = [f"{path.name} {digest(path)}" for path in self._sources]
+            lists = (path for path in self._sources if path.is_file())  # not the folder of lists
+            told = [f"{path.name} {digest(path)}" for path in lists]
             told += map(fingerprint, filter(None, files))
         except OSError as error:
             raise DataError(f"{error.filename}: {error.strerror}") from None
