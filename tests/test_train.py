@@ -311,6 +311,16 @@ def test_true_masks_teach_from_the_first_step(tmp_path, views):
     assert steps[-1]["mask_loss"] < steps[0]["mask_loss"]
 
 
+def test_the_weight_of_pseudo_labels_is_theirs_alone(tmp_path):
+    taught = SMOKE.change({"weak.supervision": "masks", "train.epochs": 1})
+    plain, heavy = (
+        run(tmp_path / str(weight), taught.change({"weak.mask_weight": weight})).rows
+        for weight in (1.0, 8.0)
+    )
+    assert [r.get("mask_loss") for r in plain] == [r.get("mask_loss") for r in heavy]
+    assert recipes.lite_folder().weak.weight == recipes.lite_folder().weak.mask_weight == 8
+
+
 def test_masks_are_drawn_with_their_images():
     data = build_data(SMOKE.data)[0]
     image, _, mask = Views(data, SMOKE.augment, 0, 0, masks=True)[3]

@@ -218,7 +218,7 @@ def replay(path: str | Path) -> dict[str, float]:
             output = batch.forward(wrapped, recipe.augment.crop)
         taught = {"warm_up": warm_up, "masks": batch.masks}
         lost = losses(output, batch.image, batch.labels, recipe.weak, **taught)
-        fabric.backward(lost.classification + recipe.weak.mask_weight * lost.mask)
+        fabric.backward(lost.classification + recipe.weak.weight * lost.mask)
         found += torch.stack([lost.classification, lost.mask]).detach().cpu()
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     largest = float(get_total_norm(gradients, math.inf))

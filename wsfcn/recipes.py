@@ -154,7 +154,12 @@ class Weak(Settings):
     before_pamr: bool = Field(
         False, description="a second mask loss, on pseudo labels made before PAMR"
     )
-    mask_weight: float = Field(1.0, ge=0, description="weight of the mask loss after the warm-up")
+    mask_weight: float = Field(1.0, ge=0, description="weight of the loss on pseudo labels")
+
+    @property
+    def weight(self) -> float:
+        """Of the mask loss. On true masks, a mean over known pixels, it is as loud as the other."""
+        return 1.0 if self.supervision == "masks" else self.mask_weight
 
 
 class Train(Settings):

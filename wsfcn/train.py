@@ -250,7 +250,7 @@ def train(
                     warm_up=warm_up,
                     masks=batch.masks,
                 )
-                loss = lost.classification + recipe.weak.mask_weight * lost.mask
+                loss = lost.classification + recipe.weak.weight * lost.mask
                 last = number % parts == parts - 1
                 with fabric.no_backward_sync(wrapped, enabled=not last):
                     fabric.backward(loss / parts)

@@ -620,7 +620,7 @@ def check_one_step(recipe: recipes.Recipe) -> None:
     first = maps_of(model, x)
     optimiser = torch.optim.SGD(parameter_groups(model, recipe.train))
     found = losses(model.train()(x), image, labels, recipe.weak, warm_up=False)
-    loss = found.classification + recipe.weak.mask_weight * found.mask
+    loss = found.classification + recipe.weak.weight * found.mask
     assert bool(loss.isfinite()) and float(found.classification.detach()) > 0
     loss.backward()
     optimiser.step()
