@@ -261,6 +261,21 @@ def test_frozen_stages_that_remember_change_no_score(tmp_path, monkeypatch):
     )
 
 
+def test_outputs_are_recalled_as_far_as_there_is_room(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSFCN_CACHE", str(tmp_path))
+    model, finished = build_model(SMOKE).eval(), []
+    images = torch.rand(3, 2, 3, 64, 64)
+    monkeypatch.setattr(model, "finish", lambda *a: finished.append(a) or Network.finish(model, *a))
+    with torch.inference_mode():
+        one = model(images[0])
+        room = 2 * (one.logits.nbytes + one.probabilities.nbytes)
+        recalling = Remembered(model, room)
+        first = [recalling(batch).scores for batch in images]
+        finished.clear()
+        again = [recalling(batch).scores for batch in images]
+        assert len(finished) == 1 and all(map(torch.equal, first, again))
+
+
 def test_seeds_and_rows_share_cached_features_but_data_do_not():
     def folders():
         return {p.name for p in (cache_folder() / "features").iterdir()}

@@ -157,10 +157,14 @@ class Remembered(nn.Module):
     What is scored after every epoch, and by every row of a table, goes through them once. Images
     and stages are told by their content, so that no one has to say which belong together. For a
     CPU: a GPU computes faster than it reads.
+
+    recall: for a network that no longer changes, so many bytes of its outputs stay in memory, for
+    protocols that look at the same views.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, recall: int = 0) -> None:
         super().__init__()
+        self._room, self._outputs = recall, dict[str, Output]()
         self.network = network
         self.classes, self.recipe = network.classes, network.recipe
         stages = network.backbone.stages()[: network.backbone.frozen]
@@ -180,13 +184,20 @@ class Remembered(nn.Module):
         """As the network's, without intermediate maps."""
         if images.device.type != "cpu":
             return self.network(images)
+        key = _content(images)
+        if key in self._outputs:
+            return self._outputs[key]
         stems = [self._stem(image[None]) for image in images]
         stem = Features(*(torch.cat(maps) for maps in zip(*stems, strict=True)))
-        return self.network.finish(stem, images.shape[-2:])
+        output: Output = self.network.finish(stem, images.shape[-2:])
+        size = output.logits.nbytes + output.probabilities.nbytes
+        if size <= self._room:
+            self._room -= size
+            self._outputs[key] = output
+        return output
 
     def _stem(self, image: Tensor) -> Features:
-        key = hashlib.sha256(repr(image.shape).encode() + image.numpy().tobytes()).hexdigest()
-        path = self.folder / f"{key[:32]}.safetensors"
+        path = self.folder / f"{_content(image)[:32]}.safetensors"
         if path.exists():
             kept, _ = read_safetensors(path)
         else:
@@ -196,6 +207,10 @@ class Remembered(nn.Module):
             write_safetensors(path, kept, {})
         layout = {"memory_format": torch.channels_last}
         return Features(*(kept[name].contiguous(**layout) for name in Features._fields))
+
+
+def _content(images: Tensor) -> str:
+    return hashlib.sha256(repr(images.shape).encode() + images.numpy().tobytes()).hexdigest()
 
 
 @torch.inference_mode()

@@ -28,6 +28,7 @@ from .kernel import variables
 from .provenance import provenance
 
 RETRIES = 2
+RECALL = 2 << 30  # bytes of network outputs that the protocols of a run share
 Json = dict[str, Any]
 
 
@@ -71,7 +72,7 @@ def _training(run: Run) -> Json:
     result = trained(recipe, progress=False)
     model = result.model.to("cuda" if torch.cuda.is_available() else "cpu")
     started = time.perf_counter()
-    scorer = Remembered(model) if recipe.train.views else model
+    scorer = Remembered(model, recall=RECALL) if recipe.train.views else model
     scores = {
         name: measure(scorer, scoring.data_of(recipe), scoring.protocol_of(recipe))
         for name, scoring in run.scores.items()
