@@ -32,7 +32,7 @@ def test_each_declared_experiment_can_be_run(path):
     experiment = Experiment.read(path)
     runs = experiment.runs()
     assert experiment.name == path.stem and experiment.about
-    assert len({run.key for run in runs}) == len(runs) > 1
+    assert len({run.key for run in runs}) == len(runs) > 0
     for run in runs:
         for scoring in run.scores.values():
             scoring.protocol_of(run.recipe)
