@@ -162,3 +162,12 @@ def test_scenes_are_scored_at_home_and_elsewhere():
     photos = recipe.change({"data.kind": "folder", "data.root": "x"})
     with pytest.raises(Exception, match="x"):
         Scoring(elsewhere=True).data_of(photos)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [("[full, baseline]", ["baseline"]), ("{mine: {}, other: {train.epochs: 3}}", ["mine"])],
+)
+def test_the_floor_is_told_once(declare, rows, told):
+    runs = Experiment.read(declare(f"recipe: smoke_scenes\nfloor: true\nrows: {rows}\n")).runs()
+    assert [run.row for run in runs if run.floor] == told

@@ -182,12 +182,14 @@ class Experiment(Part):
         whole = base.change(part.changes)
         for at in _points(part.grid or {}):
             here = whole.change({**at, "name": "/".join([base.name, *map(_short, at.items())])})
-            for row, recipe in _rows_of(part.rows, here).items():
+            rows = _rows_of(part.rows, here)
+            told = "baseline" if "baseline" in rows else next(iter(rows), "")
+            for row, recipe in rows.items():
                 for seed in part.seeds or ():
                     changed = _differences(recipe, whole)
                     scores = self._scores(recipe)
                     seeded = recipe.change({"train.seed": seed})
-                    floor = self.floor and row == "baseline" and recipe.train.views > 0
+                    floor = self.floor and row == told and recipe.train.views > 0
                     yield Run(
                         row=row,
                         seed=seed,
