@@ -15,6 +15,7 @@ from wsfcn import cli, recipes
 from wsfcn.build import build_model
 from wsfcn.data import Coco, Folder, Voc
 from wsfcn.features import cache_folder, cached_features
+from wsfcn.study.cam_floor import cam_floor
 from wsfcn.study.execute import run_one
 from wsfcn.study.experiments import Run, Scoring
 from wsfcn.train import train
@@ -159,6 +160,14 @@ def test_every_kind_tells_its_photos(voc, coco, folder):
     for data in (Voc(voc), Coco(coco), Folder(folder, "all")):
         assert len(data.names) == len(data) and data.image_path(0).is_file()
         assert data[0].id == data.names[0]
+
+
+def test_the_floor_of_a_folder_is_found_again(folder, make):
+    for name in Folder(folder, "val").names:
+        make.mask(folder / "masks" / f"{name}.png", 1)
+    recipe = recipes.lite_folder().change(SMALL | {"data.root": str(folder)})
+    first, again = (cam_floor(recipe, epochs=1, progress=False) for _ in range(2))
+    assert first.curves == again.curves and again.network.classes == ("ant", "zebra")
 
 
 def test_a_read_only_cache_is_named_with_what_to_set(folder, tmp_path, monkeypatch):

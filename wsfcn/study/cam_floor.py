@@ -69,13 +69,13 @@ def cam_floor(recipe: Recipe, *, epochs: int = 40, progress: bool = True) -> Cam
     facts = recipe.change({"name": "cam_floor"}).model_dump_json() + str((epochs, THRESHOLDS))
     key = hashlib.sha256(facts.encode()).hexdigest()[:16]
     path = cache_folder() / "cam_floors" / f"{key}.safetensors"
+    train, val = build_data(recipe.data)
     if path.exists():
         tensors, header = read_safetensors(path)
         classifier = nn.Linear(*reversed(tensors["weight"].shape)).requires_grad_(False)
         classifier.load_state_dict(tensors)
         curves = {name: tuple(values) for name, values in header["curves"].items()}
-        return CamFloor(build_model(recipe).eval(), classifier, curves)
-    train, val = build_data(recipe.data)
+        return CamFloor(build_model(recipe, train.classes).eval(), classifier, curves)
     val = scored(val)
     torch.manual_seed(recipe.train.seed)
     network = build_model(recipe, train.classes).eval()
