@@ -183,13 +183,13 @@ class Experiment(Part):
         for at in _points(part.grid or {}):
             here = whole.change({**at, "name": "/".join([base.name, *map(_short, at.items())])})
             rows = _rows_of(part.rows, here)
-            told = "baseline" if "baseline" in rows else next(iter(rows), "")
+            first = "baseline" if "baseline" in rows else next(iter(rows), "")
             for row, recipe in rows.items():
                 for seed in part.seeds or ():
                     changed = _differences(recipe, whole)
                     scores = self._scores(recipe)
                     seeded = recipe.change({"train.seed": seed})
-                    floor = self.floor and row == told and recipe.train.views > 0
+                    floor = self.floor and row == first and recipe.train.views > 0
                     yield Run(
                         row=row,
                         seed=seed,
