@@ -19,6 +19,7 @@ from wsfcn.features import Remembered, Views, cache_folder, cached_features
 from wsfcn.model.backbone import Features
 from wsfcn.model.network import Network
 from wsfcn.train import losses, parameter_groups, train
+from wsfcn.weights import read_safetensors
 
 SMOKE = recipes.smoke_scenes().change(
     {
@@ -27,6 +28,7 @@ SMOKE = recipes.smoke_scenes().change(
         "data.val": 4,
         "train.batch_size": 4,
         "train.average": 0.9,
+        "train.decay": 0.9,
     }
 )
 
@@ -142,6 +144,20 @@ def test_optimiser_groups_have_the_published_factors():
     ]
     counted = sum(p.numel() for g in groups for p in g["params"])
     assert counted == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_the_rates_fall_towards_the_end(finished, tmp_path):
+    """As (1 - share)^decay: the first step at the whole rate, none at 0."""
+    total = max(row["step"] for row in finished.rows if "step" in row)
+
+    def rates(folder):
+        name = max((folder / "checkpoints").glob("*.safetensors"))
+        return [group["lr"] for group in read_safetensors(name)[1]["groups"]]
+
+    whole = [g["lr"] for g in parameter_groups(finished.model, SMOKE.train)]
+    assert rates(finished.folder) == pytest.approx([rate * total**-0.9 for rate in whole])
+    constant = SMOKE.change({"train.decay": 0.0, "train.epochs": 1})
+    assert rates(run(tmp_path / "run", constant).folder) == whole
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():

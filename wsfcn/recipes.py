@@ -163,7 +163,7 @@ class Weak(Settings):
 
 
 class Train(Settings):
-    """Optimisation: SGD with a constant rate, new layers faster than pretrained ones."""
+    """Optimisation: SGD, new layers faster than pretrained ones, at a constant rate by default."""
 
     epochs: Positive = 24
     warmup_epochs: int = Field(5, ge=0, description="epochs on the classification loss alone")
@@ -175,6 +175,9 @@ class Train(Settings):
     learning_rate: float = Field(1e-3, gt=0, le=1)
     new_factor: float = Field(20.0, gt=0, description="rate of new weights / learning_rate")
     bias_factor: float = Field(2.0, gt=0, description="rate of biases / rate of weights")
+    decay: float = Field(
+        0.0, ge=0, le=10, description="rates fall as (1 - share of the training)^decay; 0: constant"
+    )
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0, le=1)
     average: float = Field(

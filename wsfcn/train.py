@@ -216,6 +216,7 @@ def train(
         scorer = Remembered(average.network) if cache else average.network
         steps, parts = steps_of(recipe.train, len(train_data)), recipe.train.accumulate
         total = steps * recipe.train.epochs
+        rates = [group["lr"] for group in parameter_groups(network, recipe.train)]
         if fabric.is_global_zero:
             prints = {"train": fingerprint(train_data), "val": fingerprint(val_data)}
             facts = {"data": prints, "protocol": recipe.protocol.describe()}
@@ -258,6 +259,9 @@ def train(
                 state.window.append(Losses(*(v.detach() for v in lost)))
                 if not last:
                     continue
+                share = (1 - (epoch * steps + state.step) / total) ** recipe.train.decay
+                for group, rate in zip(sgd.param_groups, rates, strict=True):
+                    group["lr"] = rate * share
                 guard.step()
                 optimizer.zero_grad()
                 average.update(epoch * steps + state.step)
