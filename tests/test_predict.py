@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from wsfcn.predict import (
+    at_size,
     default_size,
     label_map,
     merge_scales,
@@ -244,6 +245,17 @@ def test_working_size(tiny_network, toy_network):
     for wrong in (0, -5, 31, 5000):
         with pytest.raises(SettingsError, match=f"size: needs 32 to 2048 px, got {wrong}"):
             working_size(toy_network(), wrong)
+
+
+def test_the_side_asked_for_comes_before_the_protocols_before_the_networks(tiny_network):
+    protocol = tiny_network.recipe.protocol.change({"longest": 64})
+    assert at_size(tiny_network, protocol, None) == (protocol, 64)
+    assert at_size(tiny_network, protocol, 48) == (protocol.change({"longest": 48}), 48)
+    plain = protocol.change({"longest": 0})
+    assert at_size(tiny_network, plain, None) == (plain, default_size(tiny_network))
+    assert at_size(tiny_network, plain, 48) == (plain, 48)
+    photo = np.zeros((100, 80, 3), np.uint8)
+    assert [s.masks.shape[1:] for s in predict(tiny_network, [photo], protocol)] == [(64, 51)]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_every_setting_that_matters_is_told():
         {"crf": "wsfcn"},
         {"crf": "wsfcn", "crf_code": "torch"},
         {"crf": "baseline"},
+        {"longest": 384},
         {"split": "val"},
     ]
     made = [Protocol(), *(Protocol().change(change) for change in changes)]

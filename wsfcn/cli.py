@@ -161,13 +161,13 @@ def segment(argv: list[str]) -> int:
 
     from .data.images import ImageError
     from .data.labels import LabelError, read_labels
+    from .predict import at_size
     from .predict import segment as segment_photo
-    from .predict import working_size
     from .show.gallery import Gallery
     from .show.segmentation import percent
 
     protocol = given.protocol.applied(model.recipe.protocol, image_labels=given.labels is not None)
-    size = working_size(model, given.size)
+    protocol, size = at_size(model, protocol, given.size)
     labels = read_labels(given.labels, model.classes, photos) if given.labels else None
     failed, gallery, stems = missing, Gallery(), _stems(photos)
     for photo in tqdm(photos, desc="segment", unit="photo", disable=len(photos) < 2):

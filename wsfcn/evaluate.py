@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .data.sample import Dataset, Sample
 from .metrics import ConfusionMatrix, Tally
-from .predict import NetworkLike, predict, protocol_of, refined, settled, working_size
+from .predict import NetworkLike, at_size, predict, protocol_of, refined, settled
 from .protocols import Protocol
 from .results import check_complete, names_of, read_mask, read_protocol, write_mask, write_protocol
 from .score import Score, compare
@@ -58,9 +58,8 @@ def evaluate(
 
     Raises SettingsError if the data set has other classes than the network, or no masks.
     """
-    protocol = _of_split(protocol or protocol_of(model), dataset)
+    protocol, size = at_size(model, _of_split(protocol or protocol_of(model), dataset), size)
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    size = working_size(model, size)
     tally = Tally(len(model.classes) + 1)
     start = time.perf_counter()
     found_of = segmented(

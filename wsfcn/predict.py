@@ -122,13 +122,14 @@ def settled(protocol: Protocol) -> Protocol:
 
 
 def default_size(model: NetworkLike) -> int:
-    """Longest side in px at which a network looks at photos: twice its training crop.
+    """Longest side in px at which a network looks at photos: that of its recipe's protocol, else
+    twice its training crop.
 
     Objects then appear at most about twice as large as in training. (The paper trains on crops
     of 321 px and tests on photos of up to 500 px, a factor of 1.6.) Without a recipe: 512.
     """
     recipe = getattr(model, "recipe", None)
-    return 2 * recipe.augment.crop if recipe is not None else 512
+    return recipe.protocol.longest or 2 * recipe.augment.crop if recipe is not None else 512
 
 
 def working_size(model: NetworkLike, size: int | None) -> int:
@@ -137,6 +138,13 @@ def working_size(model: NetworkLike, size: int | None) -> int:
     if not SMALLEST_INPUT <= size <= LARGEST_INPUT:
         raise SettingsError(f"size: needs {SMALLEST_INPUT} to {LARGEST_INPUT} px, got {size}")
     return size
+
+
+def at_size(model: NetworkLike, protocol: Protocol, size: int | None) -> tuple[Protocol, int]:
+    """The longest side to work at, `size` before the protocol's before the network's default, and
+    the protocol, which if it tells one tells this one."""
+    size = working_size(model, protocol.longest or None if size is None else size)
+    return protocol.change({"longest": size}) if protocol.longest else protocol, size
 
 
 def protocol_of(model: NetworkLike) -> Protocol:
@@ -169,7 +177,7 @@ def predict(
         _check_image(image)
     if protocol is None:
         protocol = protocol_of(model) if labels is None else given_image_labels()
-    size = working_size(model, size)
+    protocol, size = at_size(model, protocol, size)
     given = None if labels is None else _label_array(labels, model.classes, len(images))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     results: dict[int, Segmentation] = {}

@@ -26,6 +26,8 @@ class Protocol(Settings):
     pamr: so many iterations of PAMR on the merged masks, 0 for none.
     crf: the fully connected CRF as the released WS-FCN or the released baseline sets it. crf_code:
     what computes it; "auto" is settled (see `weak.crf.chosen_code`) before anything carries it.
+    longest: at scale 1, so many px of the longest side are what the network looks at; smaller
+    photos keep their size. 0: what the network's recipe says, else twice its training crop.
     split: the images that were scored; empty where there is no data set.
     """
 
@@ -41,6 +43,7 @@ class Protocol(Settings):
     pamr: int = Field(0, ge=0, le=100)
     crf: Literal["none", "wsfcn", "baseline"] = "none"
     crf_code: Literal["auto", "pydensecrf", "torch"] = "auto"
+    longest: int = Field(0, ge=0, le=2048)
     split: str = ""
 
     def describe(self) -> str:
@@ -56,6 +59,7 @@ class Protocol(Settings):
         if self.crf != "none":
             crf = f"CRF of {self.crf}" + (f" ({self.crf_code})" * (self.crf_code != "auto"))
         parts = [f"scales {scales}", "flip" if self.flip else "no flip"]
+        parts += [f"longest side {self.longest} px"] * bool(self.longest)
         parts += [f"padded to {self.canvas} px"] * (self.padding == "canvas")
         parts += [labels, f"background {background}"]
         parts += [f"PAMR {self.pamr}"] * bool(self.pamr) + [crf]
@@ -94,9 +98,12 @@ def given_image_labels() -> Protocol:
 
 
 def photos() -> Protocol:
-    """As single_scale, with a background that must be surer of itself and a class filter of 0.3,
-    both chosen on photos that trained nothing (docs/results.md): what `lite-voc` is scored with."""
-    return Protocol(name="photos", background="power", background_value=4.0, class_filter=0.3)
+    """As single_scale, at 384 px, with a background that must be surer of itself and a class filter
+    of 0.3, all chosen on photos that trained nothing (docs/results.md): what `lite-voc` is scored
+    with."""
+    return Protocol(
+        name="photos", background="power", background_value=4.0, class_filter=0.3, longest=384
+    )
 
 
 def paper() -> Protocol:
