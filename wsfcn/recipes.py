@@ -243,13 +243,14 @@ def lite_folder() -> Recipe:
             "data.val": 0,
             "augment.crop": 256,
             "model.backbone": "efficientnet_lite2",
-            "model.dilations": (1, 2, 4, 6),
+            "model.dilations": (1, 1, 1, 1),
             "model.hypercolumn": (3, 5),
             "weak.mask_weight": 8.0,
             "protocol": protocols.photos(),
             "train.epochs": 8,
             "train.warmup_epochs": 3,
-            "train.epoch_steps": 64,
+            "train.decay": 0.9,
+            "train.epoch_steps": 32,
         }
     )
 
