@@ -99,7 +99,7 @@ class EvaluateArguments:
     processes: int = 1  # Processes that compute the CRF
     limit: int | None = None  # Only the first so many images
     size: int | None = None
-    """Longest side in px at which the network works; default its protocol's, else twice its crop."""
+    """Longest side in px at which the network works; default: its protocol's, or two crops."""
     image_labels: Switch | None = None  # The true image labels replace the class filter
     markdown: bool = False  # Print the table as Markdown
     protocol: Annotated[ProtocolFlags, arg(name="")] = ProtocolFlags()
@@ -115,7 +115,7 @@ class SegmentArguments:
     """A trained network: a name of the package, or a .safetensors file."""
     out: Path = Path("segmented")  # Folder for the results
     size: int | None = None
-    """Longest side in px at which the network works; default its protocol's, else twice its crop."""
+    """Longest side in px at which the network works; default: its protocol's, or two crops."""
     labels: Path | None = None  # CSV of known image labels, 'file, class; class' a line
     page: bool = False  # Also write index.html, one page of all the photos with their masks
     protocol: Annotated[ProtocolFlags, arg(name="")] = ProtocolFlags()
