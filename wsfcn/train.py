@@ -202,6 +202,7 @@ def train(
             momentum=recipe.train.momentum,
             fused=fabric.device.type == "cuda" or None,  # leaves out steps without being asked to
         )
+        rates = [group["lr"] for group in sgd.param_groups]  # before a checkpoint's come in
         wrapped, optimizer = fabric.setup(network, sgd)
         wrapped.mark_forward_method("finish")
         state = State(fabric, average, sgd)
@@ -216,7 +217,6 @@ def train(
         scorer = Remembered(average.network) if cache else average.network
         steps, parts = steps_of(recipe.train, len(train_data)), recipe.train.accumulate
         total = steps * recipe.train.epochs
-        rates = [group["lr"] for group in parameter_groups(network, recipe.train)]
         if fabric.is_global_zero:
             prints = {"train": fingerprint(train_data), "val": fingerprint(val_data)}
             facts = {"data": prints, "protocol": recipe.protocol.describe()}
