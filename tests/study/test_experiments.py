@@ -75,6 +75,8 @@ def test_rows_seeds_and_grids_are_multiplied_seed_by_seed(declare):
     assert [run.row for run in Experiment.read(path).runs(["sf2"], [2])][:2] == ["baseline", "sf2"]
     with pytest.raises(SettingsError, match="rows: no 'sf3'; did you mean 'sf2'"):
         Experiment.read(path).runs(["sf3"])
+    with pytest.raises(SettingsError, match="seeds: mine declares 0, 2, not 1"):
+        Experiment.read(path).runs((), [0, 1])
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,8 @@ class Experiment(Part):
     def runs(self, rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Run]:
         """All runs, seed by seed, each once; rows, seeds: only these, and the baseline's row.
 
-        Raises SettingsError for a name or value that recipe or notebook do not take.
+        Raises SettingsError for a row or seed that is not declared, and for a name or value that
+        recipe or notebook do not take.
         """
         if bool(self.recipe) == bool(self.notebook):
             raise SettingsError(f"{self.name}: give a recipe or a notebook, one of them")
@@ -165,6 +166,10 @@ class Experiment(Part):
         known = list(dict.fromkeys(run.row for run in found.values()))
         if unknown := [row for row in rows if row not in known]:
             raise SettingsError(f"rows: no {unknown[0]!r}; {nearest(unknown[0], known)}")
+        declared = sorted({run.seed for run in found.values()})
+        if missing := [seed for seed in seeds if seed not in declared]:
+            told = ", ".join(map(str, declared))
+            raise SettingsError(f"seeds: {self.name} declares {told}, not {missing[0]}")
         wanted = {*rows, known[0]} if rows else {*known}
         chosen = [run for run in found.values() if run.row in wanted]
         chosen = [run for run in chosen if not seeds or run.seed in seeds]
