@@ -61,7 +61,24 @@ def test_every_stage_has_its_maps(state):
     known, unknown = state.pictures
     assert known.labels.nonzero()[0].tolist() == [7] and known.truth is not None
     assert unknown.labels is None and unknown.truth is None
-    assert (unknown.kept("given") == unknown.kept("guessed")).all() and unknown.kept("all").all()
+    assert (unknown.kept("given", 0.1) == unknown.kept("guessed", 0.1)).all()
+    assert unknown.kept("all", 0.1).all() and not unknown.kept("guessed", 1.0).any()
+    assert (state.class_filter, state.exponent) == (0.1, 1.0)
+
+
+def test_a_network_is_explored_as_its_protocol_says(tiny_network):
+    recipe = tiny_network.recipe
+    for background, exponent in (("power", 4.0), ("power", 20.0), ("constant", 1.0)):
+        value = {"background": background, "background_value": exponent, "class_filter": 0.3}
+        changes = {f"protocol.{name}": setting for name, setting in value.items()}
+        tiny_network.recipe = recipe.change(changes)
+        try:
+            seen = Explorer(tiny_network, [sample()], crf=False)
+        finally:
+            tiny_network.recipe = recipe
+        assert seen.state.class_filter == seen.meta["filter"] == 0.3
+        assert seen.view["exponent"] == min(exponent, 8)
+    assert Explorer(seen.state, exponent=2).view["exponent"] == 2
 
 
 def test_numbers_are_off_by_half_a_step_at_most(tiny_network):

@@ -27,7 +27,8 @@ from ..data.transforms import to_tensor
 from ..model.decoder import with_background
 from ..model.layers import resize
 from ..model.network import Network
-from ..predict import _evaluating, shrunk, working_size
+from ..predict import _evaluating, protocol_of, shrunk, working_size
+from ..protocols import Protocol, single_scale
 from ..settings import Settings
 from ..weak.crf import dense_crf
 from ..weak.pamr import DILATIONS, PAMR
@@ -40,7 +41,6 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Stage = Literal["image", "cam", "fca", "sf2", "gate", "pamr", "crf", "truth"]
 Allowed = Literal["guessed", "given", "all"]
 SHOWN = 500  # px, longest side of a picture in the browser
-CLASS_FILTER = 0.1  # score above which a class counts as guessed, as in the protocols
 ITERATIONS = 10  # of PAMR
 EVIDENCE = 5  # classes of an image, at most, that get a CAM
 
@@ -123,21 +123,26 @@ class Picture:
     labels: NDArray[np.bool_] | None = None
     truth: NDArray[np.uint8] | None = None
 
-    def kept(self, allowed: Allowed) -> NDArray[np.bool_]:
-        """(K,): which classes a pixel may have."""
+    def kept(self, allowed: Allowed, class_filter: float) -> NDArray[np.bool_]:
+        """(K,): which classes a pixel may have; guessed are those that score above the filter."""
         if allowed == "given" and self.labels is not None:
             return self.labels
-        return (self.scores > CLASS_FILTER) | (allowed == "all")
+        return (self.scores > class_filter) | (allowed == "all")
 
 
 @dataclass(frozen=True)
 class State:
-    """All that the explorer knows; cams: whose they are; dilations: the rings of PAMR."""
+    """All that the explorer knows; cams: whose they are; dilations: the rings of PAMR.
+
+    class_filter and exponent, at which the background's map starts: as the network's protocol.
+    """
 
     classes: tuple[str, ...]
     pictures: tuple[Picture, ...]
     cams: Literal["network", "classifier"] = "network"
     dilations: tuple[int, ...] = DILATIONS
+    class_filter: float = single_scale().class_filter
+    exponent: float = 1.0
 
     def labels(self, view: View) -> NDArray[np.uint8]:
         """Label map (H, W) of a view's stage: cam, gate, pamr or crf.
@@ -154,7 +159,7 @@ class State:
             maps = PAMR(view.step, self.dilations)(to_tensor(picture.image)[None], maps)
         height, width = picture.image.shape[:2]
         values = resize(maps, (height, width))[0].double().numpy()
-        kept = picture.kept(view.allowed)
+        kept = picture.kept(view.allowed, self.class_filter)
         places = [i for i, c in enumerate(stored.channels) if c > 0 and kept[c - 1]]
         if not places:
             return np.zeros((height, width), np.uint8)
@@ -195,7 +200,7 @@ class State:
             "colours": class_colours(len(self.classes) + 1).tolist(),
             "dilations": self.dilations,
             "iterations": ITERATIONS,
-            "filter": CLASS_FILTER,
+            "filter": self.class_filter,
         }
         return meta, zlib.compress(b"".join(arrays))
 
@@ -222,14 +227,24 @@ def explore(
     if isinstance(samples, Mapping):
         blank = np.zeros(len(network.classes), np.float32)
         samples = [Sample(name, image, blank, None) for name, image in samples.items()]
-    longest = working_size(network, size)
+    longest, protocol = working_size(network, size), protocol_of(network)
     with _evaluating(network):
-        pictures = tuple(_picture(network, one, longest, cams, crf) for one in samples)
-    rings = network.recipe.weak.pamr_dilations
-    return State(tuple(network.classes), pictures, "classifier" if cams else "network", rings)
+        pictures = tuple(_picture(network, one, longest, cams, crf, protocol) for one in samples)
+    exponent = protocol.background_value if protocol.background == "power" else 1.0
+    exponent = min(max(exponent, 0.25), 8.0)  # the slider's ends
+    return State(
+        tuple(network.classes),
+        pictures,
+        "classifier" if cams else "network",
+        network.recipe.weak.pamr_dilations,
+        protocol.class_filter,
+        exponent,
+    )
 
 
-def _picture(network: Network, sample: Sample, longest: int, cams: Any, crf: bool) -> Picture:
+def _picture(
+    network: Network, sample: Sample, longest: int, cams: Any, crf: bool, protocol: Protocol
+) -> Picture:
     image = shrunk(sample.image, SHOWN)
     height, width = image.shape[:2]
     pixels = to_tensor(shrunk(image, longest))[None].to(network.device)
@@ -253,7 +268,7 @@ def _picture(network: Network, sample: Sample, longest: int, cams: Any, crf: boo
             maps[name] = Maps.of_classes(masks[0].cpu())
         if crf:
             full = resize(output.probabilities.detach(), (height, width))[0].cpu().numpy()
-            full[1:] *= (scores > CLASS_FILTER)[:, None, None]
+            full[1:] *= (scores > protocol.class_filter)[:, None, None]
             maps["crf"] = Maps.of_classes(dense_crf(image, full))
     labels, truth = sample.labels > 0.5, sample.mask
     if truth is not None:
@@ -287,8 +302,8 @@ class Explorer(Interactive):
 
     def __init__(self, network: Network | State, samples: Samples = (), **settings: Any) -> None:
         own = {n: settings.pop(n) for n in ("cams", "size", "crf") if n in settings}
-        view = View(**settings).model_dump(mode="json")
         self.state = network if isinstance(network, State) else explore(network, samples, **own)
+        view = View(**{"exponent": self.state.exponent, **settings}).model_dump(mode="json")
         meta, data = self.state.packed()
         super().__init__(meta=meta, data=data, view=view)
         names = ", ".join(p.name for p in self.state.pictures)
@@ -302,7 +317,8 @@ class Explorer(Interactive):
         figure = ShownFigure(8.5, 0.4 + 8.5 / columns * sum(tall), dpi=110)
         grid = figure.subplots(len(some), columns, squeeze=False, height_ratios=tall)
         for row, picture in enumerate(some):
-            views = (View(picture=row, stage=stage) for stage in ("cam", "gate", "pamr"))
+            first = {"picture": row, "exponent": self.state.exponent}
+            views = (View(stage=stage, **first) for stage in ("cam", "gate", "pamr"))
             maps = [None, *map(self.state.labels, views), picture.truth]
             titles = ("image", "CAM", "masks", "after PAMR", "exact mask")
             for axes, title, labels in zip(grid[row], titles, maps, strict=False):
