@@ -44,7 +44,7 @@ def card(name: str) -> str:
     rates = {"mIoU": score.mean_iou, "PixAcc": score.pixel_accuracy}
     rates |= {"boundary IoU": score.boundary_iou}
     rates |= {f"{size} objects": rate for size, rate in score.size_iou.items()}
-    sizes = {"working": score.size, "training crop": recipe.augment.crop}
+    worked = f"longest side {score.size} px; " * (not score.protocol.longest)
     model = recipe.model
     entries = {
         "file": f"`{file.name}`, {_megabytes(file)} MB, sha256 `{_sha256(file)}`",
@@ -54,9 +54,9 @@ def card(name: str) -> str:
         "taught by": "exact masks" if recipe.weak.supervision == "masks" else "image labels alone",
         "network": f"{model.backbone}, {model.context}, {model.fusion}; "
         f"{parameters:.2f} M parameters trained",
-        "schedule": f"{recipe.train.epochs} epochs, {recipe.train.warmup_epochs} of them warm-up",
-        "protocol": f"{score.protocol.describe()}; {score.images} images; longest side "
-        + ", ".join(f"{kind} {px} px" for kind, px in sizes.items()),
+        "schedule": f"crops of {recipe.augment.crop} px, {recipe.train.epochs} epochs, "
+        f"{recipe.train.warmup_epochs} of them warm-up",
+        "protocol": f"{score.protocol.describe()}; {worked}{score.images} images",
         "scores, %": ", ".join(f"{n} {100 * v:.1f}" for n, v in rates.items()),
         "IoU by class, %": ", ".join(f"{n} {100 * v:.1f}" for n, v in score.per_class.items()),
     }
