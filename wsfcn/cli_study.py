@@ -136,12 +136,12 @@ def table(argv: list[str]) -> int:
             declared.append(Experiment.read(path))
             places.append(HOME / declared[-1].name)
     lines = [line for line in read(*places) if not given.scores or line["score"] in given.scores]
-    if given.bundle is not None:
-        found = {record["key"]: record for place in places for record in records_of(place)}
-        bundle([*found.values()], given.bundle)
     first = declared[0] if declared else Experiment(name="records")
     changes = {"measures": given.measures, "along": given.along, "baseline": given.baseline}
     chosen = first.change({name: value for name, value in changes.items() if value})
+    if given.bundle is not None:
+        found = {record["key"]: record for place in places for record in records_of(place)}
+        bundle([*found.values()], given.bundle, chosen.measures)
     text = table_of(chosen, lines, given.format)
     if given.picture is not None:
         check_output_folder(given.picture.parent).mkdir(parents=True, exist_ok=True)

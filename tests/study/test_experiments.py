@@ -155,6 +155,18 @@ def test_a_record_of_an_older_version_has_the_key_of_today(tmp_path):
     assert len((tmp_path / "all.json").read_text().splitlines()) == 4
 
 
+@pytest.mark.parametrize("measures, kept", [(("mIoU", "object missed"), True), (("mIoU",), False)])
+def test_a_bundle_keeps_by_image_what_its_tables_ask_for(tmp_path, measures, kept):
+    run = run_of()
+    score = {"mIoU": 1.0, "counts": {"a": [0, 1, 2]}, "problems": {"a": [1, 2, 3, 4, 5, 6]}}
+    record = {"key": run.key, "run": run.told(), "scores": {"x": score}, "metrics": {}}
+    bundle([record], tmp_path / "all.json", measures)
+    (read,) = records_of(tmp_path / "all.json")
+    assert read["scores"]["x"]["counts"] == score["counts"]
+    assert ("problems" in read["scores"]["x"]) == kept
+    assert "problems" in record["scores"]["x"]
+
+
 def test_scenes_are_scored_at_home_and_elsewhere():
     recipe = recipes.smoke_scenes().change({"data.val": 2})
     home = Scoring(data={"scenes.co_occurrence": 1.0}).data_of(recipe)

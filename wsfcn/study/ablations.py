@@ -222,7 +222,8 @@ def effects(
         if gained is not None and name != baseline:
             both = gained.loc[name].dropna()
             told |= dict(zip(("gain", "seeds low", "seeds high"), interval(both), strict=True))
-            if measure in BY_IMAGE and len(both) and all(line["counts"] for line in lines):
+            sums = "counts" if measure == "mIoU" else "problems"  # a bundle may lack the latter
+            if measure in BY_IMAGE and len(both) and all(line.get(sums) for line in lines):
                 pair = [
                     resampled(
                         [x for x in lines if x[along] == n and x["seed"] in both], measure=measure

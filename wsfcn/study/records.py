@@ -9,6 +9,7 @@ from typing import Any
 
 from ..files import write_all
 from .experiments import SUFFIX, Run
+from .measures import PROBLEMS
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
@@ -38,7 +39,18 @@ def records_of(path: str | Path) -> list[dict[str, Any]]:
     return records
 
 
-def bundle(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """All records as one file, a line each, for keeping beside tables."""
+def bundle(
+    records: Sequence[Mapping[str, Any]], path: Path, measures: Sequence[str] = PROBLEMS
+) -> None:
+    """All records as one file, a line each, for keeping beside tables of these measures.
+
+    Without any of the PROBLEMS, their sums by image, half of a record, are left out.
+    """
+    if not {*PROBLEMS} & {*measures}:
+        records = [r | {"scores": _without_problems(r["scores"])} for r in map(dict, records)]
     lines = ",\n".join(json.dumps(r, separators=(",", ":"), allow_nan=False) for r in records)
     write_all(path.parent, {path.name: f'{{"records":[\n{lines}\n]}}\n'.encode()})
+
+
+def _without_problems(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {n: {k: v for k, v in s.items() if k != "problems"} for n, s in scores.items()}
